@@ -1,0 +1,3 @@
+"""tfda: unsupervised domain adaptation with TensorFlow and Keras."""
+
+__version__ = '0.1.0'

@@ -1,0 +1,206 @@
+"""AdaptationModel: the training step that every method shares.
+
+A method is a subclass with
+
+  LOSS_TERMS = ('label', ...)
+  def objective(self, batch, progress): -> (total, {term: value})
+
+and nothing else to do with the step: the base owns the tape, the division by
+the number of replicas (Keras optimizers add gradients up over replicas), the
+averages, progress and the check for numbers that are not finite. A method whose
+step is of another kind (alternating optimizers) overrides `train_step`.
+"""
+
+import dataclasses
+from typing import Optional, Tuple
+
+import tensorflow as tf
+
+from tfda.layers import noise, perceptron
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+  """A stretch of training with its own optimizer, variables and progress."""
+
+  name: str
+  steps: int
+  optimizer: tf.keras.optimizers.Optimizer
+  trainable: Optional[Tuple[tf.Variable, ...]] = None  # None: all of them.
+
+
+class AdaptationModel(tf.keras.Model):
+  """Backbone, optional bottleneck, label classifier, and the training step.
+
+  Batches are dicts of streams: batch['source'] has 'image' [b, S, S, 3] uint8,
+  'label' [b] and 'index' [b]; batch['target'] has 'image' and 'index', never a
+  label.
+
+  Attributes:
+    LOSS_TERMS: names of the terms that `objective` returns.
+    STREAMS: names of the streams that it reads.
+    step: int64, steps taken; it is in the checkpoint, and progress follows it.
+  """
+
+  LOSS_TERMS = ()
+  STREAMS = ('source', 'target')
+
+  def __init__(self, backbone, num_classes, config, seed=0, bottleneck_units=0,
+               classifier_dropout=0.0):
+    """Makes the model's inference part; a method adds what it trains with.
+
+    Args:
+      backbone: a backbones.Backbone.
+      num_classes: C.
+      config: the method's Config.
+      seed: of the noise of training.
+      bottleneck_units: width of a linear layer between the backbone's features
+        and everything else; 0 for none.
+      classifier_dropout: rate in the label classifier's hidden layers.
+    """
+    super().__init__()
+    self.backbone = backbone
+    self.config = config
+    self.seed = seed
+    self.feature_width = bottleneck_units or backbone.feature_width
+    self.bottleneck = None
+    if bottleneck_units:
+      # Linear, as in the DANN release's Office network.
+      self.bottleneck = tf.keras.layers.Dense(bottleneck_units)
+      self.bottleneck.build([None, backbone.feature_width])
+    self.classifier = perceptron.Perceptron(
+      backbone.label_units, num_classes, classifier_dropout
+    )
+    self.classifier.build([None, self.feature_width])
+    self.step = tf.Variable(
+      0,
+      dtype=tf.int64,
+      trainable=False,
+      name='step',
+      aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )
+    # In a dict Keras does not find them, and `fit` does not reset them: they
+    # run from one log entry to the next, across an interruption too.
+    self.averages = {
+      name: tf.keras.metrics.Mean(name) for name in ('total', *self.LOSS_TERMS)
+    }
+    self._accuracy = tf.keras.metrics.SparseCategoricalAccuracy('accuracy')
+    self._phase = None
+    self._phase_start = 0
+
+  # Inference.
+
+  def features(self, images, training=False):
+    """[B, S, S, 3] in 0..255 -> features [B, D], what the methods align."""
+    features = self.backbone(images, training=training)
+    return features if self.bottleneck is None else self.bottleneck(features)
+
+  def call(self, images, training=False):
+    """[B, S, S, 3] in 0..255 -> class logits [B, C]."""
+    return self.classifier(self.features(images, training=training))
+
+  @tf.function(reduce_retracing=True)
+  def infer(self, images):
+    """{'logits': [B, C], 'features': [B, D]} as one compiled function."""
+    features = self.features(images)
+    return {'logits': self.classifier(features), 'features': features}
+
+  def inference_weights(self):
+    """The variables that an exported classifier needs."""
+    layers = [self.backbone, self.bottleneck, self.classifier]
+    return [w for layer in layers if layer is not None for w in layer.weights]
+
+  def new_variables(self):
+    """Trainable variables outside the (possibly pre-trained) network."""
+    old = {v.ref() for v in self.backbone.network.trainable_variables}
+    return [v for v in self.trainable_variables if v.ref() not in old]
+
+  # Training.
+
+  def objective(self, batch, progress):
+    """The method: (scalar to minimise, {term: scalar for every LOSS_TERMS}).
+
+    Args:
+      batch: this replica's part of the batch; means are over this part.
+      progress: scalar float32 in [0, 1].
+    """
+    raise NotImplementedError(f'{type(self).__name__} has no objective')
+
+  def phases(self, steps, make_optimizer):
+    """The phases of training, one by default.
+
+    Args:
+      steps: of the whole run.
+      make_optimizer: () -> an optimizer with the run's settings, for all
+        trainable variables.
+    """
+    return [Phase('train', steps, make_optimizer())]
+
+  def scheduled(self, progress):
+    """{name: value} of the method's schedules, to be logged."""
+    del progress
+    return {}
+
+  def begin_phase(self, phase, start):
+    """Makes `phase`, which begins at step `start`, the one that is trained."""
+    self._phase, self._phase_start = phase, start
+    self.compile(optimizer=phase.optimizer)
+
+  def progress(self):
+    """Progress within the phase, from 0 at its first step, below 1."""
+    if self._phase is None:
+      return tf.constant(0.0)  # An optimizer asks while it is made.
+    done = tf.cast(self.step - self._phase_start, tf.float32)
+    return done / float(self._phase.steps)
+
+  def noise(self, batch):
+    """The noise of this step, for the layers that draw; see layers.noise."""
+    context = tf.distribute.get_replica_context()
+    rows = tf.shape(next(iter(batch.values()))['image'])[0]
+    if context is None:  # Outside a replica: a step by hand.
+      return noise.Noise(self.seed, self.step, rows)
+    return noise.Noise(
+      self.seed,
+      self.step,
+      rows,
+      context.replica_id_in_sync_group,
+      context.num_replicas_in_sync,
+    )
+
+  def train_step(self, batch):
+    with tf.GradientTape() as tape:
+      total, terms = self.objective(batch, self.progress())
+      minimised = total / self.distribute_strategy.num_replicas_in_sync
+      if isinstance(
+        self.optimizer, tf.keras.mixed_precision.LossScaleOptimizer
+      ):
+        minimised = self.optimizer.get_scaled_loss(minimised)
+    variables = self._phase.trainable or self.trainable_variables
+    gradients = tape.gradient(minimised, variables)
+    if isinstance(self.optimizer, tf.keras.mixed_precision.LossScaleOptimizer):
+      gradients = self.optimizer.get_unscaled_gradients(gradients)
+    values = {'total': total, **terms}
+    with tf.control_dependencies([self._assert_finite(values)]):
+      gradients = tf.nest.map_structure(tf.identity, gradients)
+    self.optimizer.apply_gradients(zip(gradients, variables))
+    self.step.assign_add(1)
+    for name, value in values.items():
+      self.averages[name].update_state(value)
+    return {name: mean.result() for name, mean in self.averages.items()}
+
+  def _assert_finite(self, values):
+    stacked = tf.stack([tf.cast(v, tf.float32) for v in values.values()])
+    return tf.debugging.Assert(
+      tf.reduce_all(tf.math.is_finite(stacked)),
+      ['not finite', self.step, stacked],
+      summarize=len(values),
+    )
+
+  @property
+  def metrics(self):
+    return [self._accuracy]
+
+  def test_step(self, batch):
+    """Accuracy on {'image', 'label'}, for Keras' `evaluate`."""
+    self._accuracy.update_state(batch['label'], self(batch['image']))
+    return {'accuracy': self._accuracy.result()}

@@ -1,0 +1,291 @@
+"""Backbones: images in, feature maps out, each with its own preprocessing.
+
+`load(name)` makes one. Adding one is a function here and its line in the table
+below; everything else asks the Backbone.
+"""
+
+import inspect
+import os
+
+import tensorflow as tf
+
+from tfda import errors
+from tfda.layers import convolution, preprocessing
+
+# Mean and standard deviation of ImageNet per channel, of images in 0..1, as
+# used by most published ResNet weights.
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STDDEV = (0.229, 0.224, 0.225)
+
+
+class Backbone(tf.keras.layers.Layer):
+  """Preprocessing and a convolutional network, up to its features.
+
+  Attributes:
+    image_size: side of the square input in pixels.
+    label_units: widths of the hidden layers of the label predictor that the
+      paper puts on top of this network.
+    discriminator_units: the same for the domain discriminator.
+    measures_mean: whether the input's mean is measured on the training images.
+    network: the Keras functional model, preprocessed images -> feature map.
+  """
+
+  def __init__(
+    self,
+    network,
+    normalise,
+    pooling,
+    label_units=(),
+    discriminator_units=(1024, 1024),
+    measures_mean=False,
+    name=None,
+  ):
+    super().__init__(name=name)
+    self.network = network
+    self.normalise = normalise
+    self.pooling = pooling
+    self.label_units = label_units
+    self.discriminator_units = discriminator_units
+    self.measures_mean = measures_mean
+    self.image_size = network.input_shape[1]
+    self.built = True
+
+  @property
+  def feature_map_shape(self):
+    """(height, width, depth) of the feature map."""
+    return tuple(self.network.output_shape[1:])
+
+  @property
+  def feature_width(self):
+    """Width of the features that `call` returns."""
+    height, width, depth = self.feature_map_shape
+    return height * width * depth if self.pooling == 'flatten' else depth
+
+  def feature_map(self, images, training=False):
+    """[B, S, S, 3] in 0..255 -> [B, H, W, D]."""
+    return self.network(self.normalise(images), training=training)
+
+  def pool(self, feature_map):
+    """[B, H, W, D] -> [B, feature_width]: flattened, or the mean."""
+    if self.pooling == 'flatten':
+      return tf.reshape(feature_map, [-1, self.feature_width])
+    return tf.reduce_mean(feature_map, axis=[1, 2])
+
+  def call(self, images, training=False):
+    """[B, S, S, 3] in 0..255 -> features [B, feature_width]."""
+    return self.pool(self.feature_map(images, training=training))
+
+  def freeze_until(self, layer_name):
+    """Freezes every layer up to and including the one named.
+
+    Frozen batch normalisation uses its moving averages (Keras' rule).
+
+    Raises:
+      UsageError: there is no such layer.
+    """
+    names = [layer.name for layer in self.network.layers]
+    if layer_name not in names:
+      raise errors.UsageError(
+        f'--freeze_until={layer_name}: no such layer in {self.name}; '
+        f'{errors.near(layer_name, names)}'
+      )
+    for layer in self.network.layers[: names.index(layer_name) + 1]:
+      layer.trainable = False
+
+
+def _convolutions(name, image_size, blocks, batch_norm=False):
+  """conv (SAME) - [batch norm] - ReLU - max pooling, for every block.
+
+  Args:
+    blocks: (kernel size, filters, pooling size, pooling stride) tuples.
+  """
+  layers = tf.keras.layers
+  inputs = x = layers.Input([image_size, image_size, 3])
+  for i, (kernel, filters, pool, stride) in enumerate(blocks, start=1):
+    x = convolution.Conv2D(
+      filters, kernel, padding='same', name=f'conv{i}'
+    )(x)
+    if batch_norm:
+      x = layers.BatchNormalization(
+        momentum=0.9, synchronized=True, name=f'batch_norm{i}'
+      )(x)
+    x = layers.ReLU(name=f'relu{i}')(x)
+    x = layers.MaxPool2D(pool, stride, padding='same', name=f'pool{i}')(x)
+  return tf.keras.Model(inputs, x, name=name)
+
+
+def dann_mnist(image_size=28, batch_norm=False):
+  """Ganin & Lempitsky 2015, Figure 5a: 28x28, two convolutions, FC100-100."""
+  blocks = [(5, 32, 2, 2), (5, 48, 2, 2)]
+  return Backbone(
+    _convolutions('dann_mnist', image_size, blocks, batch_norm),
+    preprocessing.Normalise(),
+    pooling='flatten',
+    label_units=(100, 100),
+    discriminator_units=(100,),
+    measures_mean=True,
+  )
+
+
+def dann_mnist_batch_norm(image_size=28):
+  """`dann_mnist` with batch normalisation; ours, not the paper's."""
+  return dann_mnist(image_size, batch_norm=True)
+
+
+def dann_svhn(image_size=32):
+  """Ganin & Lempitsky 2015, Figure 5b: 32x32, three convolutions."""
+  blocks = [(5, 64, 3, 2), (5, 64, 3, 2), (5, 128, 1, 1)]
+  return Backbone(
+    _convolutions('dann_svhn', image_size, blocks),
+    preprocessing.Normalise(),
+    pooling='flatten',
+    label_units=(3072, 2048),
+    measures_mean=True,
+  )
+
+
+def dann_gtsrb(image_size=40):
+  """Ganin & Lempitsky 2015, Figure 5c: 40x40, three convolutions, FC512."""
+  blocks = [(5, 96, 2, 2), (3, 144, 2, 2), (5, 256, 2, 2)]
+  return Backbone(
+    _convolutions('dann_gtsrb', image_size, blocks),
+    preprocessing.Normalise(),
+    pooling='flatten',
+    label_units=(512,),
+    measures_mean=True,
+  )
+
+
+def mobilenet(image_size=224):
+  """MobileNet v1 1.0 (tf.keras.applications), any size from 32."""
+  network = tf.keras.applications.MobileNet(
+    input_shape=(image_size, image_size, 3), include_top=False, weights=None
+  )
+  # Its weights were trained on images in [-1, 1].
+  normalise = preprocessing.Normalise((127.5,) * 3, 1.0 / 127.5)
+  return Backbone(network, normalise, pooling='average')
+
+
+def resnet18(image_size=224):
+  """ResNet-18 v1 (keras-cv)."""
+  return _resnet('basic_block', [2, 2, 2, 2], image_size)
+
+
+def resnet34(image_size=224):
+  """ResNet-34 v1 (keras-cv)."""
+  return _resnet('basic_block', [3, 4, 6, 3], image_size)
+
+
+def resnet50(image_size=224):
+  """ResNet-50 v1 (keras-cv)."""
+  return _resnet('block', [3, 4, 6, 3], image_size)
+
+
+def resnet101(image_size=224):
+  """ResNet-101 v1 (keras-cv)."""
+  return _resnet('block', [3, 4, 23, 3], image_size)
+
+
+def _resnet(block_type, blocks, image_size):
+  from keras_cv.models import ResNetBackbone
+
+  # ResNet50Backbone() asks a hub for its configuration; this does not.
+  network = ResNetBackbone(
+    stackwise_filters=[64, 128, 256, 512],
+    stackwise_blocks=blocks,
+    stackwise_strides=[1, 2, 2, 2],
+    include_rescaling=False,
+    input_shape=(image_size, image_size, 3),
+    block_type=block_type,
+  )
+  normalise = preprocessing.Normalise(
+    [255.0 * mean for mean in _IMAGENET_MEAN],
+    [1.0 / (255.0 * stddev) for stddev in _IMAGENET_STDDEV],
+  )
+  return Backbone(network, normalise, pooling='average')
+
+
+_BACKBONES = {
+  function.__name__: function
+  for function in [
+    dann_mnist,
+    dann_mnist_batch_norm,
+    dann_svhn,
+    dann_gtsrb,
+    mobilenet,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+  ]
+}
+
+
+def names():
+  """Returns the names that `load` knows."""
+  return sorted(_BACKBONES)
+
+
+def image_size(name, requested=None):
+  """The side of a backbone's input: as requested, or the published one.
+
+  Raises:
+    UsageError: there is no such backbone.
+  """
+  if name not in _BACKBONES:
+    raise errors.UsageError(
+      f'--backbone={name}: no such backbone; {errors.near(name, names())}'
+    )
+  parameters = inspect.signature(_BACKBONES[name]).parameters
+  return requested or parameters['image_size'].default
+
+
+def load(name, weights='none', requested_size=None):
+  """Makes a backbone.
+
+  Args:
+    name: one of `names()`.
+    weights: 'none' (random) or the path of a Keras weights file (.h5), matched
+      to the network's layers by name.
+    requested_size: side of the square input in pixels; None for the published
+      one.
+
+  Returns:
+    A Backbone, built.
+
+  Raises:
+    UsageError: unknown name; no such weights file; weights that fit no layer.
+  """
+  backbone = _BACKBONES[name](image_size(name, requested_size))
+  if weights != 'none':
+    _load_weights(backbone.network, name, weights)
+  return backbone
+
+
+def _load_weights(network, name, path):
+  if not os.path.isfile(path):
+    raise errors.UsageError(
+      f'--backbone_weights={path}: no such file; give the path of a Keras '
+      f'weights file (.h5) for {name}, or none'
+    )
+  before = [tf.identity(v) for v in network.weights]
+  try:
+    network.load_weights(path, by_name=True)
+  except (OSError, ValueError) as error:
+    raise errors.UsageError(
+      f'--backbone_weights={path}: does not fit {name}: '
+      f'{str(error).splitlines()[0]}'
+    ) from error
+  changed = [
+    bool(tf.reduce_any(old != new))
+    for old, new in zip(before, network.weights)
+  ]
+  kernels = [
+    i for i, v in enumerate(network.weights) if 'kernel' in v.name
+  ]
+  unchanged = [network.weights[i].name for i in kernels if not changed[i]]
+  if unchanged:
+    raise errors.UsageError(
+      f'--backbone_weights={path}: holds no weights for {len(unchanged)} of '
+      f'{len(kernels)} layers of {name}, the first {unchanged[0]}'
+    )

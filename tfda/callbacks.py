@@ -1,0 +1,200 @@
+"""What happens between steps: bar, log, evaluation, checkpoint, signals."""
+
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from tfda import errors
+from tfda.evaluation import evaluate
+
+_BAR_SECONDS = 1.0  # Between refreshes of the numbers beside the bar.
+_SAMPLES = 16  # Images of each domain in TensorBoard.
+
+
+class Trainer(tf.keras.callbacks.Callback):
+  """The callback of `experiment.train`; a context manager over all phases.
+
+  It counts steps itself: to ask the model would wait for the device after every
+  step.
+  """
+
+  # Keras then hands over tensors; to turn them into numbers waits too.
+  _supports_tf_logs = True
+
+  def __init__(self, experiment, model, data, run, manager, seconds):
+    """Makes the callback.
+
+    Args:
+      experiment: the Experiment.
+      model: its AdaptationModel, restored to where training begins.
+      data: {(side, split): Domain}.
+      run: the RunDirectory.
+      manager: the CheckpointManager.
+      seconds: the float64 variable that counts seconds of training.
+    """
+    super().__init__()
+    self._experiment = experiment
+    self._adapted = model
+    self._data = data
+    self._run = run
+    self._manager = manager
+    self._seconds = seconds
+    self._step = int(model.step)
+    self._logged_step = self._step
+    self._signal = None
+    self._accuracies = {}
+    self._previous_handlers = {}
+
+  def __enter__(self):
+    self._run.drop_metrics_after(self._step)
+    self._writer = tf.summary.create_file_writer(self._run.logs)
+    self._bar = tqdm.tqdm(
+      total=self._experiment.steps,
+      initial=self._step,
+      desc=self._experiment.method,
+      unit='step',
+      disable=None,  # Where nobody watches (no terminal), lines alone.
+    )
+    if self._step == 0:
+      self._write_samples()
+    else:
+      self._say(f'going on at step {self._step}')
+    if threading.current_thread() is threading.main_thread():
+      for number in (signal.SIGINT, signal.SIGTERM):
+        self._previous_handlers[number] = signal.signal(number, self._on_signal)
+    self._bar_time = self._clock = time.monotonic()
+    return self
+
+  def __exit__(self, *exception):
+    for number, handler in self._previous_handlers.items():
+      signal.signal(number, handler)
+    self._bar.close()
+    self._writer.close()
+
+  def _on_signal(self, number, frame):
+    del frame
+    self._signal = number
+
+  def on_train_batch_end(self, batch, logs=None):
+    del batch
+    self._step += 1
+    self._bar.update()
+    last = self._step == self._experiment.steps
+    evaluates = last or self._step % self._experiment.evaluate_every == 0
+    now = time.monotonic()
+    if now - self._bar_time >= _BAR_SECONDS and not self._bar.disable:
+      self._bar_time = now
+      self._bar.set_postfix(self._shown(logs))
+    if evaluates or self._step % self._experiment.log_every == 0:
+      self._log(evaluates)
+    if (
+      last
+      or self._signal is not None
+      or self._step % self._experiment.checkpoint_every == 0
+    ):
+      self._save()
+    if self._signal is not None and not last:
+      raise errors.Interrupted(
+        f'stopped at step {self._step} of {self._experiment.steps}; its '
+        f'checkpoint is in {self._run.checkpoints}; the same command goes on '
+        'from there',
+        130 if self._signal == signal.SIGINT else 0,
+      )
+
+  def _shown(self, logs):
+    return {
+      **{k: f'{float(v):.3f}' for k, v in logs.items() if k != 'total'},
+      **{k: f'{v:.1%}' for k, v in self._accuracies.items()},
+    }
+
+  def _stop_clock(self):
+    """Adds the seconds since the clock was started to the run's."""
+    elapsed = time.monotonic() - self._clock
+    self._seconds.assign_add(elapsed)
+    return elapsed
+
+  def _log(self, evaluates):
+    """One entry in metrics.csv and TensorBoard; starts the averages anew."""
+    model = self._adapted
+    averages = {k: float(m.result()) for k, m in model.averages.items()}
+    elapsed = self._stop_clock()
+    images = len(model.STREAMS) * self._experiment.batch_size
+    speed = images * (self._step - self._logged_step) / max(elapsed, 1e-9)
+    if evaluates:
+      self._accuracies = {
+        side: evaluate.accuracy(model, self._data[side, 'test'])
+        for side in ('source', 'target')
+        if self._data[side, 'test'].labels is not None
+      }
+    progress = model.progress()
+    row = {
+      'step': self._step,
+      'seconds': f'{float(self._seconds):.3f}',
+      'images_per_second': f'{speed:.1f}',
+      'learning_rate': float(self._learning_rate(progress)),
+      **{k: float(v) for k, v in model.scheduled(progress).items()},
+      **{f'loss/{k}': v for k, v in averages.items()},
+      **{
+        f'accuracy/{side}': self._accuracies.get(side) if evaluates else None
+        for side in ('source', 'target')
+      },
+    }
+    self._run.append_metrics(row)
+    with self._writer.as_default(self._step):
+      for name, value in row.items():
+        if value is not None and name != 'step':
+          tf.summary.scalar(name, float(value))
+    self._writer.flush()
+    if evaluates:
+      self._say(
+        ' '.join(
+          [f'step {self._step}:']
+          + [f'{k} {v:.4f}' for k, v in averages.items() if k != 'total']
+          + [f'{k} {v:.2%}' for k, v in self._accuracies.items()]
+          + [f'{speed / images:.1f} steps/s']
+        )
+      )
+    for mean in model.averages.values():
+      mean.reset_state()
+    self._logged_step = self._step
+    self._clock = time.monotonic()
+
+  def _learning_rate(self, progress):
+    optimizer = self._adapted.optimizer
+    if isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer):
+      optimizer = optimizer.inner_optimizer
+    return optimizer.rate(progress)
+
+  def _save(self):
+    """Writes a checkpoint, unless the weights are beyond use."""
+    self._stop_clock()
+    for weight in self._adapted.trainable_variables:
+      if not np.isfinite(weight.numpy()).all():
+        raise errors.RunError(
+          f'the weight {weight.name} is not finite at step {self._step}; the '
+          'last good checkpoint is kept; try a lower --learning_rate'
+        )
+    try:
+      self._manager.save(checkpoint_number=self._step)
+    except (OSError, tf.errors.OpError) as error:
+      raise errors.RunError(
+        f'the checkpoint of step {self._step} could not be written to '
+        f'{self._run.checkpoints}: {str(error).splitlines()[0]}; the one '
+        'before is kept'
+      ) from error
+    self._clock = time.monotonic()
+
+  def _write_samples(self):
+    with self._writer.as_default(0):
+      for side in ('source', 'target'):
+        samples = self._data[side, 'train'].images[:_SAMPLES]
+        tf.summary.image(side, samples, max_outputs=_SAMPLES)
+
+  def _say(self, line):
+    """A line above the bar; on standard output where there is no bar."""
+    tqdm.tqdm.write(line, file=sys.stdout)

@@ -1,0 +1,1 @@
+"""Domains, the batches made of them, and checks of both."""

@@ -1,0 +1,33 @@
+"""What a user can meet: two kinds of errors, one line of text each."""
+
+
+class UsageError(ValueError):
+  """The request is wrong: a name, a path, a setting. Exit code 2."""
+
+
+class RunError(RuntimeError):
+  """The request is right and the work failed. Exit code 1."""
+
+
+class Interrupted(RunError):
+  """Training stopped on a signal, after its checkpoint was written.
+
+  Attributes:
+    exit_code: 130 after Ctrl-C as shells have it; 0 after SIGTERM, which a
+      scheduler sends to a job that it will start again.
+  """
+
+  def __init__(self, message, exit_code):
+    super().__init__(message)
+    self.exit_code = exit_code
+
+
+def near(name, known):
+  """Returns ' Did you mean a, b?' for a misspelt name, or all that is known."""
+  import difflib
+
+  known = sorted(known)
+  close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+  if close:
+    return f'did you mean {" or ".join(close)}?'
+  return f'there are: {", ".join(known)}'

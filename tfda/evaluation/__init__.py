@@ -1,0 +1,1 @@
+"""What a trained model does: accuracies, validators, the report."""

@@ -1,0 +1,112 @@
+"""Accuracies and label-free validators of a model on both domains."""
+
+import numpy as np
+import tensorflow as tf
+
+from tfda import losses
+
+_BATCH = 500
+
+
+def predict(model, images):
+  """Returns (logits [N, C], features [N, D]) of uint8 images, float32 arrays.
+
+  The whole set is run in batches of a fixed size, so one trace serves all sets.
+  """
+  logits, features = [], []
+  for start in range(0, len(images), _BATCH):
+    batch = images[start : start + _BATCH]
+    padding = [(0, _BATCH - len(batch))] + [(0, 0)] * 3
+    outputs = model.infer(tf.constant(np.pad(batch, padding)))
+    logits.append(outputs['logits'].numpy()[: len(batch)])
+    features.append(outputs['features'].numpy()[: len(batch)])
+  return np.concatenate(logits), np.concatenate(features)
+
+
+def accuracy(model, domain):
+  """Accuracy in [0, 1] of a model on a labelled domain."""
+  logits, _ = predict(model, domain.images)
+  return float(np.mean(logits.argmax(axis=-1) == domain.labels))
+
+
+def per_class_accuracy(labels, predictions, class_names):
+  """{class name: accuracy in [0, 1], None for a class without images}."""
+  return {
+    name: (
+      float(np.mean(predictions[labels == i] == i))
+      if np.any(labels == i)
+      else None
+    )
+    for i, name in enumerate(class_names)
+  }
+
+
+def validators(source_logits, source_labels, target_logits):
+  """Scores of a model without target labels.
+
+  Args:
+    source_logits: [N, C] on source images for test.
+    source_labels: [N].
+    target_logits: [M, C] on target images.
+
+  Returns:
+    'source_accuracy'; 'target_entropy', the mean entropy of the predictions in
+    nats (low where they are certain); 'information_maximisation', the entropy
+    of the mean prediction minus that (high where they are certain and spread
+    over the classes: Shi & Sha 2012).
+  """
+  certain = float(tf.reduce_mean(losses.entropy(target_logits)))
+  mean_probabilities = tf.reduce_mean(tf.nn.softmax(target_logits), axis=0)
+  spread = float(losses.entropy(tf.math.log(mean_probabilities)))
+  return {
+    'source_accuracy': float(
+      np.mean(source_logits.argmax(axis=-1) == source_labels)
+    ),
+    'target_entropy': certain,
+    'information_maximisation': spread - certain,
+  }
+
+
+def evaluate(model, data, path):
+  """Evaluates on the test splits and keeps logits and features.
+
+  Args:
+    model: an AdaptationModel.
+    data: {(side, split): Domain}.
+    path: the .npz file to write logits, features, labels and predictions to.
+
+  Returns:
+    The part of results.json that is about accuracy.
+  """
+  arrays, accuracies, per_class = {}, {}, {}
+  class_names = data['source', 'train'].class_names
+  for side in ('source', 'target'):
+    domain = data[side, 'test']
+    logits, features = predict(model, domain.images)
+    arrays[f'{side}_logits'] = logits
+    arrays[f'{side}_features'] = features.astype(np.float16)
+    accuracies[side] = per_class[side] = None
+    if domain.labels is not None:
+      arrays[f'{side}_labels'] = domain.labels
+      predictions = logits.argmax(axis=-1)
+      accuracies[side] = float(np.mean(predictions == domain.labels))
+      per_class[side] = per_class_accuracy(
+        domain.labels, predictions, class_names
+      )
+  np.savez_compressed(path, **arrays)
+  return {
+    'accuracy': accuracies,
+    'per_class_accuracy': per_class,
+    'validators': validators(
+      arrays['source_logits'],
+      data['source', 'test'].labels,
+      arrays['target_logits'],
+    ),
+    'images': {
+      f'{side}_{split}': len(domain.images)
+      for (side, split), domain in data.items()
+    },
+    'transductive': {
+      side: data[side, 'test'].transductive for side in ('source', 'target')
+    },
+  }

@@ -1,0 +1,337 @@
+"""Experiment, and `train`, which turns one into a run directory."""
+
+import contextlib
+import dataclasses
+import math
+import os
+import re
+import time
+from typing import Optional
+
+import tensorflow as tf
+
+from tfda import (
+  backbones,
+  callbacks,
+  errors,
+  methods,
+  optimizers,
+  run_directory,
+  schedules,
+)
+from tfda.data import domains, pipeline
+from tfda.evaluation import evaluate
+from tfda.settings import check, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """What is trained on what, how, and where it goes. Checked when made."""
+
+  method: str = setting('dann', 'method, a module of tfda/methods')
+  source: str = setting('mnist_sample', 'labelled domain')
+  target: str = setting('mnist_m_sample', 'domain to adapt to')
+  data_dir: Optional[str] = setting(None, 'folder of downloaded data sets')
+  run_dir: Optional[str] = setting(
+    None, 'run directory; runs/<flag file>/seed<N> if not set'
+  )
+  backbone: str = setting('dann_mnist', 'network, a function of backbones.py')
+  backbone_weights: str = setting(
+    'none', 'none, or the path of a Keras weights file'
+  )
+  image_size: Optional[int] = setting(
+    None, 'side of the input in pixels; the published one if not set',
+    minimum=8,
+  )
+  freeze_until: Optional[str] = setting(
+    None, 'freeze the backbone up to and including this layer'
+  )
+  bottleneck: int = setting(
+    0, 'width in units of a linear layer on the features; 0 for none',
+    minimum=0,
+  )
+  classifier_dropout: float = setting(
+    0.0, "rate in the label classifier's hidden layers", minimum=0.0,
+    maximum=0.99,
+  )
+  steps: int = setting(9000, 'training steps', minimum=1)
+  batch_size: int = setting(
+    64, 'images of each domain in a step', minimum=1
+  )
+  optimizer: str = setting('sgd', 'optimizer', choices=('sgd', 'adam'))
+  learning_rate: float = setting(0.01, 'learning rate at step 0', minimum=0.0)
+  learning_rate_alpha: float = setting(
+    10.0, 'alpha in learning_rate / (1 + alpha p)^beta; 0 for constant',
+    minimum=0.0,
+  )
+  learning_rate_beta: float = setting(0.75, 'beta in the same', minimum=0.0)
+  momentum: float = setting(0.9, 'momentum of sgd', minimum=0.0, maximum=1.0)
+  nesterov: bool = setting(False, 'Nesterov momentum for sgd')
+  weight_decay: float = setting(
+    0.0, 'coupled (L2) weight decay on all trainable variables', minimum=0.0
+  )
+  new_layer_multiplier: float = setting(
+    1.0, 'learning-rate factor of layers outside the backbone; 10 for Office',
+    minimum=0.0,
+  )
+  bias_multiplier: float = setting(
+    1.0, 'learning-rate factor of biases; 2 in the released Caffe networks',
+    minimum=0.0,
+  )
+  seed: int = setting(0, 'seed of weights, order and noise', minimum=0)
+  deterministic: bool = setting(
+    False, 'the same bits in every run on this machine; somewhat slower'
+  )
+  strategy: str = setting(
+    'one', 'tf.distribute strategy: one device, or mirrored over all',
+    choices=('one', 'mirrored'),
+  )
+  mixed_precision: str = setting(
+    'none', 'precision of the layers',
+    choices=('none', 'float16', 'bfloat16'),
+  )
+  log_every: int = setting(100, 'steps between log entries', minimum=1)
+  evaluate_every: int = setting(
+    1000, 'steps between evaluations', minimum=1
+  )
+  checkpoint_every: int = setting(
+    1000, 'steps between checkpoints', minimum=1
+  )
+
+  def __post_init__(self):
+    check(self)
+
+  def directory(self):
+    """The run directory, chosen by the names if it is not set."""
+    if self.run_dir:
+      return self.run_dir
+    pair = re.sub(r'[^\w.-]+', '_', f'{self.source}2{self.target}')
+    return os.path.join('runs', pair, self.method, f'seed{self.seed}')
+
+
+# What may change when a run is resumed.
+RESUMABLE = (
+  'data_dir', 'run_dir', 'strategy', 'log_every', 'evaluate_every',
+  'checkpoint_every',
+)
+
+
+def build(experiment, config, num_classes):
+  """Makes the model of an experiment, untrained, in the current strategy.
+
+  Args:
+    experiment: an Experiment.
+    config: the Config of its method.
+    num_classes: C.
+
+  Returns:
+    The method's AdaptationModel, all variables made.
+  """
+  # Weights are drawn in the order of creation: backbone, bottleneck and
+  # classifier come first, so all methods start from the same ones.
+  tf.keras.utils.set_random_seed(experiment.seed)
+  backbone = backbones.load(
+    experiment.backbone, experiment.backbone_weights, experiment.image_size
+  )
+  if experiment.freeze_until:
+    backbone.freeze_until(experiment.freeze_until)
+  return methods.load(experiment.method).Method(
+    backbone,
+    num_classes,
+    config,
+    seed=experiment.seed,
+    bottleneck_units=experiment.bottleneck,
+    classifier_dropout=experiment.classifier_dropout,
+  )
+
+
+def make_optimizer(experiment, model):
+  """Makes the optimizer of an experiment for all trainable variables."""
+  new = {v.ref() for v in model.new_variables()}
+
+  def multiplier(variable):
+    factor = experiment.new_layer_multiplier if variable.ref() in new else 1.0
+    is_bias = 'bias' in variable.name.split('/')[-1]
+    return factor * (experiment.bias_multiplier if is_bias else 1.0)
+
+  schedule = optimizers.ProgressSchedule(
+    lambda progress: schedules.annealed_learning_rate(
+      progress,
+      experiment.learning_rate,
+      experiment.learning_rate_alpha,
+      experiment.learning_rate_beta,
+    ),
+    model.progress,
+  )
+  optimizer = optimizers.make(
+    experiment.optimizer,
+    schedule,
+    momentum=experiment.momentum,
+    nesterov=experiment.nesterov,
+    weight_decay=experiment.weight_decay,
+  )
+  optimizer.build(model.trainable_variables)
+  optimizer.set_multipliers(
+    [(v, multiplier(v)) for v in model.trainable_variables]
+  )
+  if experiment.mixed_precision == 'float16':
+    optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
+  return optimizer
+
+
+def load_domains(experiment, image_size):
+  """Loads {(side, split): Domain} and checks that they fit each other."""
+  sides = {'source': experiment.source, 'target': experiment.target}
+  loaded = {
+    (side, split): domains.load(name, split, image_size, experiment.data_dir)
+    for side, name in sides.items()
+    for split in domains.SPLITS
+  }
+  for split in domains.SPLITS:
+    domains.check_classes(
+      loaded['source', 'train'], loaded['target', split]
+    )
+  return loaded
+
+
+@contextlib.contextmanager
+def precision(experiment):
+  """Keras' precision policy for the time of a run."""
+  policy = tf.keras.mixed_precision.global_policy()
+  if experiment.mixed_precision != 'none':
+    tf.keras.mixed_precision.set_global_policy(
+      f'mixed_{experiment.mixed_precision}'
+    )
+  try:
+    yield
+  finally:
+    tf.keras.mixed_precision.set_global_policy(policy)
+
+
+def train(experiment, method_config=None):
+  """Trains, or goes on training, and evaluates; a finished run is left alone.
+
+  The run directory then holds flags.txt, classes.json, checkpoints/, logs/
+  (TensorBoard), metrics.csv, evaluation.npz and results.json.
+
+  Args:
+    experiment: an Experiment.
+    method_config: the Config of its method; None for its defaults.
+
+  Returns:
+    The path of the run directory.
+
+  Raises:
+    UsageError: the settings or the data do not fit; nothing was written.
+    RunError: the training failed (a loss that is not finite, a full disk).
+    Interrupted: stopped by Ctrl-C or SIGTERM; the same call goes on.
+  """
+  method = methods.load(experiment.method)
+  config = method.Config() if method_config is None else method_config
+  run = run_directory.RunDirectory(experiment.directory())
+  run.check(experiment, config, RESUMABLE)
+  if run.finished():
+    return run.path
+  if experiment.deterministic:
+    tf.config.experimental.enable_op_determinism()
+  strategy = _strategy(experiment)
+  with precision(experiment), strategy.scope():
+    return _train(experiment, config, run, strategy)
+
+
+def _strategy(experiment):
+  if experiment.strategy == 'mirrored':
+    return tf.distribute.MirroredStrategy(
+      [d.name for d in tf.config.list_logical_devices('GPU')]
+      or [d.name for d in tf.config.list_logical_devices('CPU')]
+    )
+  return tf.distribute.get_strategy()
+
+
+def _train(experiment, config, run, strategy):
+  # The size is known from the network, the number of classes from the data.
+  image_size = backbones.image_size(experiment.backbone, experiment.image_size)
+  data = load_domains(experiment, image_size)
+  source, target = data['source', 'train'], data['target', 'train']
+  model = build(experiment, config, len(source.class_names))
+  if model.backbone.measures_mean:
+    model.backbone.normalise.measure(source.images, target.images)
+  phases = model.phases(
+    experiment.steps, lambda: make_optimizer(experiment, model)
+  )
+  seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+  run.create(experiment, config, source.class_names)
+  manager = tf.train.CheckpointManager(
+    tf.train.Checkpoint(
+      model=model,
+      optimizers=[phase.optimizer for phase in phases],
+      seconds=seconds,
+    ),
+    run.checkpoints,
+    max_to_keep=2,
+  )
+  if manager.latest_checkpoint:
+    manager.checkpoint.restore(manager.latest_checkpoint).assert_consumed()
+
+  trainer = callbacks.Trainer(
+    experiment, model, data, run, manager, seconds
+  )
+  with trainer:
+    start = 0
+    for phase in phases:
+      end = start + phase.steps
+      if int(model.step) < end:
+        model.begin_phase(phase, start)
+        _fit(experiment, model, source, target, end, strategy, trainer)
+      start = end
+  images = len(model.STREAMS) * experiment.batch_size * start
+  run.write_results(
+    experiment,
+    evaluate.evaluate(model, data, run.evaluation),
+    seconds=float(seconds),
+    images_per_second=images / max(float(seconds), 1e-9),
+  )
+  return run.path
+
+
+def _fit(experiment, model, source, target, last_step, strategy, trainer):
+  """One phase from the model's step to last_step, in Keras' own loop."""
+  first_step = int(model.step)
+
+  def dataset(context):
+    replicas = context.num_replicas_in_sync
+    per_worker = replicas // context.num_input_pipelines
+    first = context.input_pipeline_id * per_worker
+    return pipeline.batches(
+      model.STREAMS, source, target, experiment.batch_size, experiment.seed,
+      first_step, last_step, replicas, (first, first + per_worker),
+    )
+
+  batches = strategy.distribute_datasets_from_function(dataset)
+  try:
+    model.fit(
+      batches,
+      steps_per_epoch=last_step - first_step,
+      callbacks=[trainer],
+      verbose=0,
+    )
+  except tf.errors.InvalidArgumentError as error:
+    raise _not_finite(model, error) or error from error
+
+
+def _not_finite(model, error):
+  """The RunError for a loss that is not finite; None for another error."""
+  found = re.search(r'not finite\] \[(\d+)\] \[(.*?)\]', str(error))
+  if not found:
+    return None
+  values = [float(value) for value in found.group(2).split()]
+  terms = [
+    name
+    for name, value in zip(model.averages, values)
+    if not math.isfinite(value) and name != 'total'
+  ]
+  return errors.RunError(
+    f'the loss term {" and ".join(terms) or "total"} is not finite at step '
+    f'{found.group(1)}; the last good checkpoint is kept; try a lower '
+    '--learning_rate'
+  )

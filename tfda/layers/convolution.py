@@ -1,0 +1,61 @@
+"""A convolution whose gradients are faster on a CPU.
+
+TensorFlow 2.15's CPU kernels for the two gradients of a convolution are slower
+than its forward kernel. Both gradients are convolutions themselves:
+
+  y[n, p, o]  = sum_{a, i}  x[n, p + a - r, i] k[a, i, o]
+  dx[n, p, i] = sum_{a, o} dy[n, p + a - r, o] k[-a, i, o]      kernel flipped
+  dk[a, i, o] = sum_{n, p}  x[n, p + a - r, i] dy[n, p, o]      batch as channel
+
+(one spatial axis written, r = (size - 1) / 2), so the forward kernel can do
+them. benchmarks/convolution.py measures what that saves. On a GPU the stock
+gradients are the fast ones and are used.
+"""
+
+import tensorflow as tf
+
+
+@tf.custom_gradient
+def convolve(images, kernel):
+  """Convolution with stride 1 and SAME padding, for odd kernel sizes.
+
+  Args:
+    images: [B, H, W, I].
+    kernel: [size, size, I, O], size odd.
+
+  Returns:
+    [B, H, W, O]; values and gradients are those of tf.nn.conv2d.
+  """
+  radius = kernel.shape[0] // 2
+
+  def gradient(upstream):
+    flipped = tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2])
+    to_images = tf.nn.conv2d(upstream, flipped, 1, 'SAME')
+    padding = [[0, 0], [radius, radius], [radius, radius], [0, 0]]
+    to_kernel = tf.nn.conv2d(
+      tf.transpose(images, [3, 1, 2, 0]),
+      tf.transpose(upstream, [1, 2, 0, 3]),
+      1,
+      padding,
+    )
+    return to_images, tf.transpose(to_kernel, [1, 2, 0, 3])
+
+  return tf.nn.conv2d(images, kernel, 1, 'SAME'), gradient
+
+
+class Conv2D(tf.keras.layers.Conv2D):
+  """Keras' Conv2D that uses `convolve` where it applies, on CPUs."""
+
+  def convolution_op(self, inputs, kernel):
+    applies = (
+      self.padding == 'same'
+      and self.data_format == 'channels_last'
+      and self.groups == 1
+      and set(self.strides) == set(self.dilation_rate) == {1}
+      and self.kernel_size[0] == self.kernel_size[1]
+      and self.kernel_size[0] % 2 == 1
+      and not tf.config.list_logical_devices('GPU')
+    )
+    if applies:
+      return convolve(inputs, kernel)
+    return super().convolution_op(inputs, kernel)
