@@ -1,3 +1,3 @@
 """tfda: unsupervised domain adaptation with TensorFlow and Keras."""
 
-__version__ = '0.1.0'
+from tfda.version import __version__ as __version__

@@ -12,7 +12,7 @@ step is of another kind (alternating optimizers) overrides `train_step`.
 """
 
 import dataclasses
-from typing import Optional, Tuple
+from typing import Optional
 
 import tensorflow as tf
 
@@ -26,7 +26,7 @@ class Phase:
   name: str
   steps: int
   optimizer: tf.keras.optimizers.Optimizer
-  trainable: Optional[Tuple[tf.Variable, ...]] = None  # None: all of them.
+  trainable: Optional[tuple[tf.Variable, ...]] = None  # None: all of them.
 
 
 class AdaptationModel(tf.keras.Model):
@@ -45,8 +45,15 @@ class AdaptationModel(tf.keras.Model):
   LOSS_TERMS = ()
   STREAMS = ('source', 'target')
 
-  def __init__(self, backbone, num_classes, config, seed=0, bottleneck_units=0,
-               classifier_dropout=0.0):
+  def __init__(
+    self,
+    backbone,
+    num_classes,
+    config,
+    seed=0,
+    bottleneck_units=0,
+    classifier_dropout=0.0,
+  ):
     """Makes the model's inference part; a method adds what it trains with.
 
     Args:

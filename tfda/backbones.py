@@ -102,9 +102,7 @@ def _convolutions(name, image_size, blocks, batch_norm=False):
   layers = tf.keras.layers
   inputs = x = layers.Input([image_size, image_size, 3])
   for i, (kernel, filters, pool, stride) in enumerate(blocks, start=1):
-    x = convolution.Conv2D(
-      filters, kernel, padding='same', name=f'conv{i}'
-    )(x)
+    x = convolution.Conv2D(filters, kernel, padding='same', name=f'conv{i}')(x)
     if batch_norm:
       x = layers.BatchNormalization(
         momentum=0.9, synchronized=True, name=f'batch_norm{i}'
@@ -277,12 +275,9 @@ def _load_weights(network, name, path):
       f'{str(error).splitlines()[0]}'
     ) from error
   changed = [
-    bool(tf.reduce_any(old != new))
-    for old, new in zip(before, network.weights)
+    bool(tf.reduce_any(old != new)) for old, new in zip(before, network.weights)
   ]
-  kernels = [
-    i for i, v in enumerate(network.weights) if 'kernel' in v.name
-  ]
+  kernels = [i for i, v in enumerate(network.weights) if 'kernel' in v.name]
   unchanged = [network.weights[i].name for i in kernels if not changed[i]]
   if unchanged:
     raise errors.UsageError(

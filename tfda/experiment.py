@@ -5,7 +5,6 @@ import dataclasses
 import math
 import os
 import re
-import time
 from typing import Optional
 
 import tensorflow as tf
@@ -40,28 +39,31 @@ class Experiment:
     'none', 'none, or the path of a Keras weights file'
   )
   image_size: Optional[int] = setting(
-    None, 'side of the input in pixels; the published one if not set',
+    None,
+    'side of the input in pixels; the published one if not set',
     minimum=8,
   )
   freeze_until: Optional[str] = setting(
     None, 'freeze the backbone up to and including this layer'
   )
   bottleneck: int = setting(
-    0, 'width in units of a linear layer on the features; 0 for none',
+    0,
+    'width in units of a linear layer on the features; 0 for none',
     minimum=0,
   )
   classifier_dropout: float = setting(
-    0.0, "rate in the label classifier's hidden layers", minimum=0.0,
+    0.0,
+    "rate in the label classifier's hidden layers",
+    minimum=0.0,
     maximum=0.99,
   )
   steps: int = setting(9000, 'training steps', minimum=1)
-  batch_size: int = setting(
-    64, 'images of each domain in a step', minimum=1
-  )
+  batch_size: int = setting(64, 'images of each domain in a step', minimum=1)
   optimizer: str = setting('sgd', 'optimizer', choices=('sgd', 'adam'))
   learning_rate: float = setting(0.01, 'learning rate at step 0', minimum=0.0)
   learning_rate_alpha: float = setting(
-    10.0, 'alpha in learning_rate / (1 + alpha p)^beta; 0 for constant',
+    10.0,
+    'alpha in learning_rate / (1 + alpha p)^beta; 0 for constant',
     minimum=0.0,
   )
   learning_rate_beta: float = setting(0.75, 'beta in the same', minimum=0.0)
@@ -71,11 +73,13 @@ class Experiment:
     0.0, 'coupled (L2) weight decay on all trainable variables', minimum=0.0
   )
   new_layer_multiplier: float = setting(
-    1.0, 'learning-rate factor of layers outside the backbone; 10 for Office',
+    1.0,
+    'learning-rate factor of layers outside the backbone; 10 for Office',
     minimum=0.0,
   )
   bias_multiplier: float = setting(
-    1.0, 'learning-rate factor of biases; 2 in the released Caffe networks',
+    1.0,
+    'learning-rate factor of biases; 2 in the released Caffe networks',
     minimum=0.0,
   )
   seed: int = setting(0, 'seed of weights, order and noise', minimum=0)
@@ -83,20 +87,18 @@ class Experiment:
     False, 'the same bits in every run on this machine; somewhat slower'
   )
   strategy: str = setting(
-    'one', 'tf.distribute strategy: one device, or mirrored over all',
+    'one',
+    'tf.distribute strategy: one device, or mirrored over all',
     choices=('one', 'mirrored'),
   )
   mixed_precision: str = setting(
-    'none', 'precision of the layers',
+    'none',
+    'precision of the layers',
     choices=('none', 'float16', 'bfloat16'),
   )
   log_every: int = setting(100, 'steps between log entries', minimum=1)
-  evaluate_every: int = setting(
-    1000, 'steps between evaluations', minimum=1
-  )
-  checkpoint_every: int = setting(
-    1000, 'steps between checkpoints', minimum=1
-  )
+  evaluate_every: int = setting(1000, 'steps between evaluations', minimum=1)
+  checkpoint_every: int = setting(1000, 'steps between checkpoints', minimum=1)
 
   def __post_init__(self):
     check(self)
@@ -111,7 +113,11 @@ class Experiment:
 
 # What may change when a run is resumed.
 RESUMABLE = (
-  'data_dir', 'run_dir', 'strategy', 'log_every', 'evaluate_every',
+  'data_dir',
+  'run_dir',
+  'strategy',
+  'log_every',
+  'evaluate_every',
   'checkpoint_every',
 )
 
@@ -188,9 +194,7 @@ def load_domains(experiment, image_size):
     for split in domains.SPLITS
   }
   for split in domains.SPLITS:
-    domains.check_classes(
-      loaded['source', 'train'], loaded['target', split]
-    )
+    domains.check_classes(loaded['source', 'train'], loaded['target', split])
   return loaded
 
 
@@ -273,9 +277,7 @@ def _train(experiment, config, run, strategy):
   if manager.latest_checkpoint:
     manager.checkpoint.restore(manager.latest_checkpoint).assert_consumed()
 
-  trainer = callbacks.Trainer(
-    experiment, model, data, run, manager, seconds
-  )
+  trainer = callbacks.Trainer(experiment, model, data, run, manager, seconds)
   with trainer:
     start = 0
     for phase in phases:
@@ -303,8 +305,15 @@ def _fit(experiment, model, source, target, last_step, strategy, trainer):
     per_worker = replicas // context.num_input_pipelines
     first = context.input_pipeline_id * per_worker
     return pipeline.batches(
-      model.STREAMS, source, target, experiment.batch_size, experiment.seed,
-      first_step, last_step, replicas, (first, first + per_worker),
+      model.STREAMS,
+      source,
+      target,
+      experiment.batch_size,
+      experiment.seed,
+      first_step,
+      last_step,
+      replicas,
+      (first, first + per_worker),
     )
 
   batches = strategy.distribute_datasets_from_function(dataset)

@@ -142,7 +142,10 @@ def _default_run_dir(experiment, arguments):
 def text(experiment, config):
   """A flag file that replays the run: every setting, one a line."""
   lines = [f'# python -m tools.train --flagfile={experiment.run_dir}/flags.txt']
-  for prefix, settings_ in (('', experiment), (f'{experiment.method}.', config)):
+  for prefix, settings_ in (
+    ('', experiment),
+    (f'{experiment.method}.', config),
+  ):
     for field in dataclasses.fields(settings_):
       value = getattr(settings_, field.name)
       if value is not None:
@@ -188,7 +191,9 @@ def run(main, usage, parser):
   """
   arguments = sys.argv[1:]
   try:
-    if any(word in ('--help', '-h', '-help', '--helpfull') for word in arguments):
+    if any(
+      word in ('--help', '-h', '-help', '--helpfull') for word in arguments
+    ):
       print(usage.strip())
       print(parser().help())
       return

@@ -1,4 +1,4 @@
-"""Losses: pure functions of tensors. Logits in, means out, natural logarithms."""
+"""Losses: pure functions of tensors. Logits in, means out, in nats."""
 
 import tensorflow as tf
 
@@ -63,6 +63,4 @@ def entropy(logits):
   logits = tf.convert_to_tensor(logits)
   logits.shape.with_rank_at_least(1)
   log_probabilities = tf.nn.log_softmax(logits)
-  return -tf.reduce_sum(
-    tf.exp(log_probabilities) * log_probabilities, axis=-1
-  )
+  return -tf.reduce_sum(tf.exp(log_probabilities) * log_probabilities, axis=-1)

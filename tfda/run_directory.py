@@ -177,7 +177,9 @@ def commit():
   def git(*arguments):
     return subprocess.run(
       ['git', '-C', root, *arguments],
-      capture_output=True, text=True, check=True,
+      capture_output=True,
+      text=True,
+      check=True,
     ).stdout.strip()
 
   if not os.path.exists(os.path.join(root, '.git')):
@@ -187,4 +189,3 @@ def commit():
     return git('rev-parse', 'HEAD') + ('+changes' if changed else '')
   except (OSError, subprocess.CalledProcessError):
     return None  # No git, or no commit.
-

@@ -25,9 +25,7 @@ def setting(default, help, choices=None, minimum=None, maximum=None):
 
 def kind(field_type):
   """Returns (type, optional): (int, True) for Optional[int]."""
-  arguments = [
-    a for a in typing.get_args(field_type) if a is not type(None)
-  ]
+  arguments = [a for a in typing.get_args(field_type) if a is not type(None)]
   if typing.get_origin(field_type) is typing.Union and len(arguments) == 1:
     return arguments[0], True
   return field_type, False

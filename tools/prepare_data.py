@@ -30,5 +30,9 @@ def main(arguments):
   print(prepare.mnist_sample(settings.mnist, settings.out))
 
 
-if __name__ == '__main__':
+def run():
   flag_config.run(main, __doc__, parser)
+
+
+if __name__ == '__main__':
+  run()

@@ -23,5 +23,9 @@ def main(arguments):
   print(f'      python -m tools.export --run_dir={run.path}')
 
 
-if __name__ == '__main__':
+def run():
   flag_config.run(main, __doc__, flag_config.experiment_parser)
+
+
+if __name__ == '__main__':
+  run()

@@ -3,8 +3,8 @@
   mnist_sample, mnist_m_sample    10,000 MNIST digits in the package; MNIST-M's
                                   rule over photographs of other packages
   optdigits, optdigits_m          scikit-learn's 1,797 digits, the same way
-  mnist, mnist_m                  from --data_dir: mnist.npz, and for mnist_m the
-                                  photographs of BSDS500
+  mnist, mnist_m                  from --data_dir: mnist.npz, and for mnist_m
+                                  the photographs of BSDS500
   folder:PATH                     one's own images
 
 Adding one is a function (split, data_dir) -> Domain and its line in `_DOMAINS`.
@@ -16,7 +16,7 @@ import glob
 import importlib.resources
 import os
 import zipfile
-from typing import Optional, Tuple
+from typing import Optional
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class Domain:
   split: str
   images: np.ndarray
   labels: Optional[np.ndarray]
-  class_names: Tuple[str, ...]
+  class_names: tuple[str, ...]
   transductive: bool = False
 
 

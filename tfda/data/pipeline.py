@@ -57,8 +57,17 @@ def shuffled_positions(seed, stream, first, count, size):
   )
 
 
-def batches(streams, source, target, batch_size, seed, first_step, last_step,
-            replicas=1, replica_range=None):
+def batches(
+  streams,
+  source,
+  target,
+  batch_size,
+  seed,
+  first_step,
+  last_step,
+  replicas=1,
+  replica_range=None,
+):
   """Returns a tf.data.Dataset of batches for steps first_step..last_step-1.
 
   Args:

@@ -6,6 +6,8 @@ import tensorflow as tf
 from tfda import losses
 
 _BATCH = 500
+_KEPT = 1000  # Images of each domain whose features are kept for pictures.
+_SAMPLES = 24  # Of these, images kept themselves.
 
 
 def predict(model, images):
@@ -73,7 +75,10 @@ def evaluate(model, data, path):
   Args:
     model: an AdaptationModel.
     data: {(side, split): Domain}.
-    path: the .npz file to write logits, features, labels and predictions to.
+    path: the .npz file to write. For each side: '_logits' [N, C] and '_labels'
+      [N] (where there are any) of all test images; '_kept' [M] indices of up to
+      1,000 of them, at random, with their '_features' [M, D]; '_images' of
+      the first 24 of those.
 
   Returns:
     The part of results.json that is about accuracy.
@@ -84,7 +89,10 @@ def evaluate(model, data, path):
     domain = data[side, 'test']
     logits, features = predict(model, domain.images)
     arrays[f'{side}_logits'] = logits
-    arrays[f'{side}_features'] = features.astype(np.float16)
+    kept = np.random.default_rng(0).permutation(len(features))[:_KEPT]
+    arrays[f'{side}_kept'] = kept
+    arrays[f'{side}_features'] = features[kept].astype(np.float32)
+    arrays[f'{side}_images'] = domain.images[kept[:_SAMPLES]]
     accuracies[side] = per_class[side] = None
     if domain.labels is not None:
       arrays[f'{side}_labels'] = domain.labels

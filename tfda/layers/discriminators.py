@@ -14,7 +14,10 @@ class DomainDiscriminator(tf.keras.layers.Layer):
   """
 
   def __init__(
-    self, hidden_units=(1024, 1024), dropout_rate=0.5, batch_norm=False,
+    self,
+    hidden_units=(1024, 1024),
+    dropout_rate=0.5,
+    batch_norm=False,
     **kwargs,
   ):
     super().__init__(**kwargs)

@@ -46,9 +46,7 @@ class Noise:
     shape = tf.convert_to_tensor(shape)
     streams = shape[0] // self._rows
     values = tf.random.stateless_uniform(
-      tf.concat(
-        [[streams, self._replicas, self._rows], shape[1:]], axis=0
-      ),
+      tf.concat([[streams, self._replicas, self._rows], shape[1:]], axis=0),
       seed=key,
     )
     return tf.reshape(values[:, self._replica], shape)

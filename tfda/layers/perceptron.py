@@ -19,7 +19,11 @@ class Perceptron(tf.keras.layers.Layer):
   """
 
   def __init__(
-    self, hidden_units, output_units, dropout_rate=0.0, batch_norm=False,
+    self,
+    hidden_units,
+    output_units,
+    dropout_rate=0.0,
+    batch_norm=False,
     **kwargs,
   ):
     super().__init__(**kwargs)

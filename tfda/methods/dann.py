@@ -6,9 +6,9 @@ Ganin & Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", ICML
 A feature extractor G_f is trained to classify the source (G_y) and, through a
 gradient reversal layer R, to make the domain classifier G_d fail:
 
-  E~ = sum_s L_y(G_y(G_f(x)), y)  +  sum_{s,t} L_d(G_d(R(G_f(x))), d)    (Eq. 9)
-  R(x) = x,  dR/dx = -lambda I                                          (Eq. 7-8)
-  lambda = 2 / (1 + exp(-gamma p)) - 1                                    (Eq. 14)
+  E~ = sum_s L_y(G_y(G_f(x)), y) + sum_{s,t} L_d(G_d(R(G_f(x))), d)    (Eq. 9)
+  R(x) = x,  dR/dx = -lambda I                                       (Eq. 7-8)
+  lambda = 2 / (1 + exp(-gamma p)) - 1                                (Eq. 14)
 
   paper        here
   -----        ----
@@ -48,7 +48,8 @@ class Config:
   """Settings of DANN; the defaults are the paper's."""
 
   domain_weight: float = setting(
-    1.0, 'weight of the domain loss; 0.1 in the released Office network',
+    1.0,
+    'weight of the domain loss; 0.1 in the released Office network',
     minimum=0.0,
   )
   gamma: float = setting(
@@ -62,8 +63,10 @@ class Config:
     choices=('reversal', 'two_losses', 'swapped_labels'),
   )
   discriminator_dropout: float = setting(
-    0.0, "rate in the domain classifier's hidden layers; 0.5 for Office",
-    minimum=0.0, maximum=0.99,
+    0.0,
+    "rate in the domain classifier's hidden layers; 0.5 for Office",
+    minimum=0.0,
+    maximum=0.99,
   )
   discriminator_batch_norm: bool = setting(
     False, 'batch normalisation in the domain classifier; not in the paper'
@@ -104,15 +107,11 @@ class Method(adaptation.AdaptationModel):
     logits = self.classifier(source_features, noise=noise, training=True)
     label = losses.label_loss(source['label'], logits)
     if self.config.domain_losses == 'reversal':
-      features = gradient_reversal.reverse_gradient(
-        features, adaptation_factor
-      )
+      features = gradient_reversal.reverse_gradient(features, adaptation_factor)
       domain = self._domain_loss(features, noise)
       adversarial = 0.0
     else:
-      domain, adversarial = self._two_losses(
-        features, adaptation_factor, noise
-      )
+      domain, adversarial = self._two_losses(features, adaptation_factor, noise)
 
     total = label + self.config.domain_weight * (domain + adversarial)  # Eq. 9
     return total, {'label': label, 'domain': domain}

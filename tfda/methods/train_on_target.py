@@ -4,7 +4,7 @@ Ganin & Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", ICML
 2015, Section 4 "Baselines". Not a method for use: it answers what adaptation
 could reach at most.
 
-  E = sum_t L_y                                  (Eq. 1 on the target, lambda = 0)
+  E = sum_t L_y                             (Eq. 1 on the target, lambda = 0)
 
 Deviations: none known.
 """
