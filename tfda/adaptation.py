@@ -1,14 +1,13 @@
 """AdaptationModel: the training step that every method shares.
 
-A method is a subclass with
+A method is a subclass with LOSS_TERMS and
 
-  LOSS_TERMS = ('label', ...)
   def objective(self, batch, progress): -> (total, {term: value})
 
-and nothing else to do with the step: the base owns the tape, the division by
-the number of replicas (Keras optimizers add gradients up over replicas), the
-averages, progress and the check for numbers that are not finite. A method whose
-step is of another kind (alternating optimizers) overrides `train_step`.
+The base owns the tape, the division by the number of replicas (Keras optimizers
+add gradients up over replicas), the averages, progress and the check for
+numbers that are not finite. A method whose step is of another kind (alternating
+optimizers) overrides `train_step`.
 """
 
 import dataclasses
@@ -32,13 +31,12 @@ class Phase:
 class AdaptationModel(tf.keras.Model):
   """Backbone, optional bottleneck, label classifier, and the training step.
 
-  Batches are dicts of streams: batch['source'] has 'image' [b, S, S, 3] uint8,
-  'label' [b] and 'index' [b]; batch['target'] has 'image' and 'index', never a
-  label.
+  batch['source'] has 'image' [b, S, S, 3] uint8, 'label' [b] and 'index' [b];
+  batch['target'] has 'image' and 'index', never a label.
 
   Attributes:
     LOSS_TERMS: names of the terms that `objective` returns.
-    STREAMS: names of the streams that it reads.
+    STREAMS: names of the streams of a batch that it reads.
     step: int64, steps taken; it is in the checkpoint, and progress follows it.
   """
 
@@ -54,7 +52,7 @@ class AdaptationModel(tf.keras.Model):
     bottleneck_units=0,
     classifier_dropout=0.0,
   ):
-    """Makes the model's inference part; a method adds what it trains with.
+    """Makes the part that inference needs; a method adds the rest.
 
     Args:
       backbone: a backbones.Backbone.
@@ -62,7 +60,7 @@ class AdaptationModel(tf.keras.Model):
       config: the method's Config.
       seed: of the noise of training.
       bottleneck_units: width of a linear layer between the backbone's features
-        and everything else; 0 for none.
+        and everything else, as in the DANN release's Office network; 0: none.
       classifier_dropout: rate in the label classifier's hidden layers.
     """
     super().__init__()
@@ -72,30 +70,21 @@ class AdaptationModel(tf.keras.Model):
     self.feature_width = bottleneck_units or backbone.feature_width
     self.bottleneck = None
     if bottleneck_units:
-      # Linear, as in the DANN release's Office network.
       self.bottleneck = tf.keras.layers.Dense(bottleneck_units)
       self.bottleneck.build([None, backbone.feature_width])
     self.classifier = perceptron.Perceptron(
       backbone.label_units, num_classes, classifier_dropout
     )
     self.classifier.build([None, self.feature_width])
-    self.step = tf.Variable(
-      0,
-      dtype=tf.int64,
-      trainable=False,
-      name='step',
-      aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-    )
+    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    self.step = tf.Variable(0, False, dtype=tf.int64, aggregation=first)
     # In a dict Keras does not find them, and `fit` does not reset them: they
     # run from one log entry to the next, across an interruption too.
     self.averages = {
       name: tf.keras.metrics.Mean(name) for name in ('total', *self.LOSS_TERMS)
     }
     self._accuracy = tf.keras.metrics.SparseCategoricalAccuracy('accuracy')
-    self._phase = None
-    self._phase_start = 0
-
-  # Inference.
+    self._phase = self._phase_start = None
 
   def features(self, images, training=False):
     """[B, S, S, 3] in 0..255 -> features [B, D], what the methods align."""
@@ -117,13 +106,6 @@ class AdaptationModel(tf.keras.Model):
     layers = [self.backbone, self.bottleneck, self.classifier]
     return [w for layer in layers if layer is not None for w in layer.weights]
 
-  def new_variables(self):
-    """Trainable variables outside the (possibly pre-trained) network."""
-    old = {v.ref() for v in self.backbone.network.trainable_variables}
-    return [v for v in self.trainable_variables if v.ref() not in old]
-
-  # Training.
-
   def objective(self, batch, progress):
     """The method: (scalar to minimise, {term: scalar for every LOSS_TERMS}).
 
@@ -132,6 +114,11 @@ class AdaptationModel(tf.keras.Model):
       progress: scalar float32 in [0, 1].
     """
     raise NotImplementedError(f'{type(self).__name__} has no objective')
+
+  def scheduled(self, progress):
+    """{name: value} of the method's schedules, to be logged."""
+    del progress
+    return {}
 
   def phases(self, steps, make_optimizer):
     """The phases of training, one by default.
@@ -142,11 +129,6 @@ class AdaptationModel(tf.keras.Model):
         trainable variables.
     """
     return [Phase('train', steps, make_optimizer())]
-
-  def scheduled(self, progress):
-    """{name: value} of the method's schedules, to be logged."""
-    del progress
-    return {}
 
   def begin_phase(self, phase, start):
     """Makes `phase`, which begins at step `start`, the one that is trained."""
@@ -162,34 +144,30 @@ class AdaptationModel(tf.keras.Model):
 
   def noise(self, batch):
     """The noise of this step, for the layers that draw; see layers.noise."""
-    context = tf.distribute.get_replica_context()
     rows = tf.shape(next(iter(batch.values()))['image'])[0]
-    if context is None:  # Outside a replica: a step by hand.
-      return noise.Noise(self.seed, self.step, rows)
-    return noise.Noise(
-      self.seed,
-      self.step,
-      rows,
-      context.replica_id_in_sync_group,
-      context.num_replicas_in_sync,
+    context = tf.distribute.get_replica_context()
+    place = (
+      (context.replica_id_in_sync_group, context.num_replicas_in_sync)
+      if context
+      else (0, 1)  # A step by hand.
     )
+    return noise.Noise(self.seed, self.step, rows, *place)
 
   def train_step(self, batch):
+    optimizer = self.optimizer
+    scales = isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer)
     with tf.GradientTape() as tape:
       total, terms = self.objective(batch, self.progress())
-      minimised = total / self.distribute_strategy.num_replicas_in_sync
-      if isinstance(
-        self.optimizer, tf.keras.mixed_precision.LossScaleOptimizer
-      ):
-        minimised = self.optimizer.get_scaled_loss(minimised)
+      share = total / self.distribute_strategy.num_replicas_in_sync
+      share = optimizer.get_scaled_loss(share) if scales else share
     variables = self._phase.trainable or self.trainable_variables
-    gradients = tape.gradient(minimised, variables)
-    if isinstance(self.optimizer, tf.keras.mixed_precision.LossScaleOptimizer):
-      gradients = self.optimizer.get_unscaled_gradients(gradients)
+    gradients = tape.gradient(share, variables)
+    if scales:
+      gradients = optimizer.get_unscaled_gradients(gradients)
     values = {'total': total, **terms}
     with tf.control_dependencies([self._assert_finite(values)]):
       gradients = tf.nest.map_structure(tf.identity, gradients)
-    self.optimizer.apply_gradients(zip(gradients, variables))
+    optimizer.apply_gradients(zip(gradients, variables))
     self.step.assign_add(1)
     for name, value in values.items():
       self.averages[name].update_state(value)
@@ -197,11 +175,9 @@ class AdaptationModel(tf.keras.Model):
 
   def _assert_finite(self, values):
     stacked = tf.stack([tf.cast(v, tf.float32) for v in values.values()])
-    return tf.debugging.Assert(
-      tf.reduce_all(tf.math.is_finite(stacked)),
-      ['not finite', self.step, stacked],
-      summarize=len(values),
-    )
+    finite = tf.reduce_all(tf.math.is_finite(stacked))
+    message = ['not finite', self.step, stacked]
+    return tf.debugging.Assert(finite, message, summarize=len(values))
 
   @property
   def metrics(self):

@@ -153,10 +153,11 @@ def build(experiment, config, num_classes):
 
 def make_optimizer(experiment, model):
   """Makes the optimizer of an experiment for all trainable variables."""
-  new = {v.ref() for v in model.new_variables()}
+  network = {v.ref() for v in model.backbone.network.trainable_variables}
 
   def multiplier(variable):
-    factor = experiment.new_layer_multiplier if variable.ref() in new else 1.0
+    is_new = variable.ref() not in network
+    factor = experiment.new_layer_multiplier if is_new else 1.0
     is_bias = 'bias' in variable.name.split('/')[-1]
     return factor * (experiment.bias_multiplier if is_bias else 1.0)
 

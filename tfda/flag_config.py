@@ -41,6 +41,7 @@ class Parser:
     """groups: {title: (prefix, settings dataclass)}."""
     self._groups = groups
     self._values = flags.FlagValues()
+    self._values.set_gnu_getopt()  # Flags may stand behind other words.
     for title, (prefix, config_class) in groups.items():
       for flag in define(config_class, prefix):
         flags.DEFINE_flag(flag, self._values, module_name=title)

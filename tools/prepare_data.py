@@ -1,4 +1,4 @@
-"""Makes data sets that the project ships.
+r"""Makes data sets that the project ships.
 
   python -m tools.prepare_data --mnist=PATH/mnist.npz
 

@@ -1,4 +1,4 @@
-"""Trains a method, or goes on with an interrupted run (the same command).
+r"""Trains a method, or goes on with an interrupted run (the same command).
 
   python -m tools.train --flagfile=flags/mnist2mnist_m/dann.flags \
     --data_dir=PATH [--seed=1] [--run_dir=DIR] ...

@@ -76,6 +76,10 @@ class Config:
     check(self, 'dann.')
 
 
+# The settings under which it equals `source_only`.
+WITHOUT_ADAPTATION = Config(domain_weight=0.0)
+
+
 class Method(adaptation.AdaptationModel):
   """Classify the source; confuse the domains."""
 

@@ -19,6 +19,10 @@ class Config:
   """No settings of its own."""
 
 
+# The settings under which a method equals `source_only`: here, all.
+WITHOUT_ADAPTATION = Config()
+
+
 class Method(adaptation.AdaptationModel):
   """Cross-entropy on the one labelled stream."""
 

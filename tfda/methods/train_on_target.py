@@ -19,6 +19,10 @@ class Config:
   """No settings of its own."""
 
 
+# It never equals `source_only`: it does not see the source.
+WITHOUT_ADAPTATION = None
+
+
 class Method(source_only.Method):
   """Cross-entropy on the labelled target: the one method that sees its labels.
 

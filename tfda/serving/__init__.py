@@ -1,0 +1,1 @@
+"""A trained model outside training: predicting and exporting."""

@@ -1,0 +1,1 @@
+"""Speed and memory: scripts, with their figures beside them."""

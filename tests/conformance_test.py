@@ -1,0 +1,142 @@
+"""What every method must pass, found by its file; design in WORKSPACE.md."""
+
+import functools
+import glob
+import os
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import harness
+from tfda import methods
+from tfda.serving import export
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ALL = methods.names()
+
+
+@functools.lru_cache(maxsize=None)
+def four_steps(method):
+  """A run of four steps with its state after two; one trace serves all."""
+  run = harness.Run(harness.settings(method))
+  run.train(2)
+  halfway = [value.numpy() for value in run.model.variables]
+  path = run.checkpoint.write(f'/tmp/tfda_conformance_{os.getpid()}_{method}')
+  run.halfway_terms = run.train(2)
+  return run, halfway, path
+
+
+@pytest.mark.parametrize('method', ALL)
+def test_steps_are_finite_and_report_the_declared_terms(method):
+  run, halfway, _ = four_steps(method)
+  assert set(run.halfway_terms) == {'total', *run.model.LOSS_TERMS}
+  assert np.isfinite(list(run.halfway_terms.values())).all()
+  assert int(run.model.step) == 4
+  changed = [
+    not np.array_equal(before, after.numpy())
+    for before, after in zip(halfway, run.model.variables)
+    if after.trainable
+  ]
+  assert all(changed), 'a trainable variable did not move'
+
+
+@pytest.mark.parametrize('method', ALL)
+def test_every_trainable_variable_gets_a_gradient(method):
+  run, _, _ = four_steps(method)
+  batch = next(iter(run.batches(3, 4)))
+  with tf.GradientTape() as tape:
+    total, _ = run.model.objective(batch, tf.constant(0.5))
+  variables = run.model.trainable_variables
+  for variable, gradient in zip(variables, tape.gradient(total, variables)):
+    assert gradient is not None, variable.name
+    assert np.abs(gradient.numpy()).max() > 0, variable.name
+
+
+@pytest.mark.parametrize('method', ALL)
+def test_without_adaptation_it_is_source_only(method):
+  config = methods.load(method).WITHOUT_ADAPTATION
+  if config is None:
+    assert method == 'train_on_target'
+    pytest.skip('its bound is another')
+  run = harness.Run(harness.settings(method), config)
+  run.train(4)
+  reference, _, _ = four_steps('source_only')
+  for ours, theirs in zip(
+    run.model.inference_weights(), reference.model.inference_weights()
+  ):
+    np.testing.assert_allclose(ours, theirs, atol=1e-6, err_msg=ours.name)
+
+
+@pytest.mark.parametrize('method', ALL)
+def test_one_replica_equals_two(method):
+  one, _, _ = four_steps(method)
+  two = harness.Run(harness.settings(method), replicas=2)
+  two.train(2)
+  two_terms = two.train(2)
+  for ours, theirs in zip(two.weights(), one.weights()):
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+  for name, value in one.halfway_terms.items():
+    assert two_terms[name] == pytest.approx(value, abs=1e-5), name
+
+
+@pytest.mark.parametrize('method', ALL)
+def test_restored_run_goes_on_bit_for_bit(method):
+  straight, _, path = four_steps(method)
+  resumed = harness.Run(harness.settings(method))
+  resumed.checkpoint.restore(path).assert_consumed()
+  assert int(resumed.model.step) == 2
+  terms = resumed.train(2)
+  assert terms == straight.halfway_terms
+  for ours, theirs in zip(
+    resumed.model.variables + resumed.phase.optimizer.variables,
+    straight.model.variables + straight.phase.optimizer.variables,
+  ):
+    np.testing.assert_array_equal(ours, theirs, err_msg=ours.name)
+  assert float(resumed.model.progress()) == 1.0
+
+
+@pytest.mark.parametrize('method', ALL)
+def test_export_round_trip_holds_only_what_inference_needs(method, tmp_path):
+  run, _, _ = four_steps(method)
+  path = export.save(run.model, ['level', 'upright'], str(tmp_path))
+  images = run.data['target', 'test'].images[:9]
+  served = tf.saved_model.load(path).signatures['serving_default'](
+    images=tf.constant(images, tf.float32)
+  )
+  ours = run.model.infer(tf.constant(images))['logits']
+  np.testing.assert_allclose(served['logits'], ours, atol=1e-5)
+  saved = [
+    shape
+    for name, shape in tf.train.list_variables(f'{path}/variables/variables')
+    if 'CHECKPOINTABLE_OBJECT_GRAPH' not in name
+  ]
+  needed = [list(w.shape) for w in run.model.inference_weights()]
+  assert sorted(saved) == sorted(needed)
+
+
+@pytest.mark.parametrize('method', ALL)
+def test_no_target_label_in_a_training_batch(method):
+  run, _, _ = four_steps(method)
+  batch = next(iter(run.batches(0, 1)))
+  assert set(batch) == set(run.model.STREAMS)
+  for stream, content in batch.items():
+    if 'label' in content:
+      assert stream == 'source' or (
+        stream == 'labelled_target' and method == 'train_on_target'
+      )
+
+
+@pytest.mark.parametrize('method', ALL)
+def test_has_a_flag_file_a_test_file_and_its_provenance(method):
+  flag_files = glob.glob(os.path.join(ROOT, 'flags', '**', '*.flags'))
+  named = []
+  for path in flag_files:
+    with open(path) as file:
+      named += re.findall(r'^--method=(\w+)$', file.read(), re.MULTILINE)
+  assert method in named
+  assert os.path.exists(os.path.join(ROOT, 'tests', f'{method}_test.py'))
+  text = methods.load(method).__doc__
+  assert re.search(r'\b(19|20)\d\d\b', text), 'no citation'
+  assert 'Eq. ' in text and 'Deviations' in text

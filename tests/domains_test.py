@@ -1,0 +1,700 @@
+"""Domains: the blend rule, the packaged digits, MNIST from files, folders."""
+
+import io
+import os
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfda import errors, experiment
+from tfda.data import domains, generators
+
+
+def _one_line(error):
+  """The message of a UsageError, which is one line."""
+  message = str(error.value)
+  assert message and '\n' not in message
+  return message
+
+
+def _refused(*arguments, **named):
+  with pytest.raises(errors.UsageError) as error:
+    domains.load(*arguments, **named)
+  return _one_line(error)
+
+
+# blend
+
+
+def test_blend_examples():
+  photograph = np.full([2, 2, 3], 50, np.uint8)
+  digits = np.array([[[200, 0], [50, 255]]], np.uint8)
+  blended = generators.blend(digits, [photograph], seed=0)
+  assert blended.dtype == np.uint8
+  # |200 - 50|, |0 - 50|, |50 - 50|, |255 - 50| in every channel.
+  expected = np.array([[[150, 50], [0, 205]]])
+  np.testing.assert_array_equal(
+    blended, np.repeat(expected[..., np.newaxis], 3, axis=-1)
+  )
+
+
+def test_blend_by_hand_per_channel():
+  photograph = np.array([[[0, 100, 255]]], np.uint8)
+  digits = np.array([[[0]], [[90]], [[255]]], np.uint8)
+  np.testing.assert_array_equal(
+    generators.blend(digits, [photograph], seed=3).reshape(3, 3),
+    [[0, 100, 255], [90, 10, 165], [255, 155, 0]],
+  )
+
+
+def test_blend_cuts_every_patch_out_of_every_photograph():
+  # Black digits: the blend is the patch. Every pixel tells where it is from.
+  rows, columns = np.mgrid[:3, :4]
+  photographs = [
+    np.stack([np.full([3, 4], i), rows, columns], axis=-1).astype(np.uint8)
+    for i in (10, 20)
+  ]
+  patches = generators.blend(np.zeros([400, 2, 2], np.uint8), photographs, 1)
+  corners = set()
+  for patch in patches:
+    i, y, x = (int(n) for n in patch[0, 0])
+    np.testing.assert_array_equal(
+      patch, photographs[i // 10 - 1][y : y + 2, x : x + 2]
+    )
+    corners.add((i, y, x))
+  # 2 photographs x 2 x 3 corners, the outermost ones too.
+  assert len(corners) == 12
+
+
+def test_blend_is_a_function_of_the_seed():
+  random = np.random.default_rng(0)
+  digits = random.integers(0, 256, [20, 4, 4]).astype(np.uint8)
+  photographs = [random.integers(0, 256, [9, 9, 3]).astype(np.uint8)] * 2
+  first = generators.blend(digits, photographs, 5)
+  np.testing.assert_array_equal(first, generators.blend(digits, photographs, 5))
+  assert (first != generators.blend(digits, photographs, 6)).any()
+
+
+@pytest.mark.parametrize('shape', [(3, 9, 3), (9, 3, 3)])
+def test_blend_refuses_a_photograph_that_is_too_small(shape):
+  photographs = [np.zeros([4, 4, 3], np.uint8), np.zeros(shape, np.uint8)]
+  with pytest.raises(ValueError, match='photograph 1 .*smaller'):
+    generators.blend(np.zeros([1, 4, 4], np.uint8), photographs, 0)
+
+
+# The packaged digits.
+
+
+@pytest.fixture(scope='module')
+def packaged():
+  return {
+    (name, split): domains.load(name, split, 28)
+    for name in ('mnist_sample', 'mnist_m_sample')
+    for split in domains.SPLITS
+  }
+
+
+@pytest.fixture(scope='module')
+def sample():
+  path = os.path.join(os.path.dirname(domains.__file__), 'mnist_sample.npz')
+  with np.load(path) as arrays:
+    return dict(arrays)
+
+
+def test_packaged_digits_have_their_sizes_and_classes(packaged):
+  for (name, split), domain in packaged.items():
+    count = {'train': 4000, 'test': 1000}[split]
+    assert (domain.name, domain.split) == (name, split)
+    assert domain.images.shape == (count, 28, 28, 3)
+    assert domain.images.dtype == np.uint8
+    assert domain.labels.shape == (count,)
+    assert domain.labels.dtype == np.int32
+    assert domain.class_names == tuple('0123456789')
+    assert not domain.transductive
+    # Every class is there, none rare: MNIST has 9 to 11.3 % of each.
+    shares = np.bincount(domain.labels, minlength=10) / count
+    assert len(shares) == 10
+    assert shares.min() > 0.06 and shares.max() < 0.14
+
+
+def test_packaged_digits_are_disjoint(sample):
+  """No digit is in two of: source train, source test, target train, test."""
+  digits = np.concatenate([sample['train_images'], sample['test_images']])
+  assert digits.shape == (10000, 28, 28)
+  assert len({digit.tobytes() for digit in digits}) == 10000
+
+
+def test_packaged_domains_share_no_digit(packaged, sample, monkeypatch):
+  blended = {}
+  blend = generators.blend
+
+  def record(digits, photographs, seed):
+    blended[len(digits)] = digits
+    return blend(digits, photographs, seed)
+
+  monkeypatch.setattr(generators, 'blend', record)
+  for split, count in (('train', 4000), ('test', 1000)):
+    target = domains.load('mnist_m_sample', split, 28)
+    source = packaged['mnist_sample', split]
+    grey = source.images[..., 0]
+    np.testing.assert_array_equal(source.images, np.stack([grey] * 3, -1))
+    # Together they are the sample, in which every digit is there once.
+    drawn = [digit.tobytes() for digit in sample[f'{split}_images']]
+    both = [digit.tobytes() for digit in (*grey, *blended[count])]
+    assert len(set(both)) == len(both) == 2 * count
+    assert set(both) == set(drawn)
+    labels = dict(zip(drawn, sample[f'{split}_labels']))
+    for images, given in (
+      (grey, source.labels),
+      (blended[count], target.labels),
+    ):
+      np.testing.assert_array_equal(
+        given, [labels[image.tobytes()] for image in images]
+      )
+
+
+def test_packaged_digits_are_the_same_every_time(packaged):
+  again = domains.load('mnist_m_sample', 'test', 28)
+  first = packaged['mnist_m_sample', 'test']
+  np.testing.assert_array_equal(again.images, first.images)
+  np.testing.assert_array_equal(again.labels, first.labels)
+
+
+def test_mnist_m_sample_is_the_blend_of_colour_photographs(packaged):
+  images = packaged['mnist_m_sample', 'train'].images.astype(int)
+  # The channels differ, and there is no black background as in MNIST.
+  assert (images[..., 0] != images[..., 2]).mean() > 0.5
+  assert (images == 0).mean() < 0.1
+  assert (packaged['mnist_sample', 'train'].images == 0).mean() > 0.7
+
+
+@pytest.mark.parametrize('name', ['mnist_m_sample', 'optdigits_m'])
+def test_test_photographs_are_others_than_train_photographs(name, monkeypatch):
+  seen = {}
+
+  def record(digits, photographs, seed):
+    seen[len(digits)] = photographs, seed
+    return np.zeros([*digits.shape, 3], np.uint8)
+
+  monkeypatch.setattr(generators, 'blend', record)
+  counts = [len(domains.load(name, s, 28).images) for s in domains.SPLITS]
+  (train, train_seed), (test, test_seed) = (seen[count] for count in counts)
+  assert train_seed != test_seed
+  train, test = ({p.tobytes() for p in photos} for photos in (train, test))
+  assert len(train) >= 2 and len(test) >= 2
+  assert not train & test
+
+
+def test_digits_in_another_size(packaged):
+  domain = domains.load('mnist_sample', 'test', 14)
+  assert domain.images.shape == (1000, 14, 14, 3)
+  # Halving by an antialiased filter keeps the mean, but for what is rounded.
+  np.testing.assert_allclose(
+    domain.images.mean(axis=(1, 2, 3)),
+    packaged['mnist_sample', 'test'].images.mean(axis=(1, 2, 3)),
+    atol=2.0,
+  )
+
+
+def test_optdigits():
+  from sklearn import datasets
+
+  digits, labels = datasets.load_digits(return_X_y=True)
+  train, test = (domains.load('optdigits', s, 28) for s in domains.SPLITS)
+  assert train.images.shape == (1297, 28, 28, 3)
+  assert test.images.shape == (500, 28, 28, 3)
+  np.testing.assert_array_equal(
+    np.concatenate([train.labels, test.labels]), labels
+  )
+  assert train.class_names == tuple('0123456789')
+  # Enlarged, an image keeps its mean (of 0..16, brought to 0..255) roughly.
+  images = np.concatenate([train.images, test.images])
+  np.testing.assert_array_equal(images[..., 0], images[..., 2])
+  means = images.mean(axis=(1, 2, 3))
+  assert np.corrcoef(means, digits.mean(axis=1))[0, 1] > 0.98
+  np.testing.assert_allclose(
+    means.mean(), digits.mean() * 255.0 / 16.0, rtol=0.05
+  )
+  blended = domains.load('optdigits_m', 'test', 28)
+  np.testing.assert_array_equal(blended.labels, test.labels)
+  assert (blended.images != test.images).mean() > 0.5
+
+
+# MNIST and MNIST-M from files.
+
+
+def _grey(count, seed=0):
+  random = np.random.default_rng(seed)
+  return random.integers(0, 256, [count, 28, 28]).astype(np.uint8)
+
+
+def _write_mnist(folder, **changed):
+  arrays = {
+    'x_train': _grey(6),
+    'y_train': np.arange(6, dtype=np.uint8),
+    'x_test': _grey(3, seed=1),
+    'y_test': np.array([9, 8, 7], np.uint8),
+    **changed,
+  }
+  np.savez(folder / 'mnist.npz', **arrays)
+  return arrays
+
+
+def _png_of(value, size=(40, 30)):
+  """A photograph of one colour, without loss, under whatever name."""
+  file = io.BytesIO()
+  Image.new('RGB', size, value).save(file, 'png')
+  return file.getvalue()
+
+
+# Value of the photographs of each folder: train and val are for training.
+_PHOTOGRAPHS = {'train': (10, 0, 0), 'val': (20, 0, 0), 'test': (30, 0, 0)}
+
+
+def _write_photographs(data_dir, layout):
+  for folder, value in _PHOTOGRAPHS.items():
+    for number in range(2):
+      name = f'{folder}/{number}.jpg'
+      if layout == 'zip':
+        with zipfile.ZipFile(data_dir / 'bsds500_photos.zip', 'a') as file:
+          file.writestr(f'bsds500/{name}', _png_of(value))
+      else:
+        path = data_dir / layout / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_png_of(value))
+
+
+def test_mnist_from_a_file(tmp_path):
+  arrays = _write_mnist(tmp_path)
+  for split in domains.SPLITS:
+    domain = domains.load('mnist', split, 28, str(tmp_path))
+    np.testing.assert_array_equal(
+      domain.images, np.stack([arrays[f'x_{split}']] * 3, axis=-1)
+    )
+    np.testing.assert_array_equal(domain.labels, arrays[f'y_{split}'])
+    assert domain.labels.dtype == np.int32
+    assert domain.class_names == tuple('0123456789')
+    assert not domain.transductive
+
+
+@pytest.mark.parametrize('layout', ['zip', 'bsds500', 'BSDS500/data/images'])
+def test_mnist_m_from_files(tmp_path, layout):
+  arrays = _write_mnist(tmp_path)
+  _write_photographs(tmp_path, layout)
+  red = {}
+  for split in domains.SPLITS:
+    domain = domains.load('mnist_m', split, 28, str(tmp_path))
+    digits = arrays[f'x_{split}'].astype(int)
+    np.testing.assert_array_equal(domain.labels, arrays[f'y_{split}'])
+    # The photographs are 0 in green and blue: |digit - 0|.
+    for channel in (1, 2):
+      np.testing.assert_array_equal(domain.images[..., channel], digits)
+    red[split] = set()
+    for image, digit in zip(domain.images, digits):
+      (value,) = [
+        v
+        for v, _, _ in _PHOTOGRAPHS.values()
+        if (image[..., 0] == np.abs(digit - v)).all()
+      ]
+      red[split].add(value)
+  assert red['train'] <= {10, 20}
+  assert red['test'] == {30}
+  again = domains.load('mnist_m', 'train', 28, str(tmp_path))
+  first = domains.load('mnist_m', 'train', 28, str(tmp_path))
+  np.testing.assert_array_equal(again.images, first.images)
+
+
+def test_data_dir_may_hold_what_glob_reads(tmp_path):
+  folder = tmp_path / 'data [v1] *'
+  folder.mkdir()
+  _write_mnist(folder)
+  _write_photographs(folder, 'bsds500')
+  assert len(domains.load('mnist_m', 'test', 28, str(folder)).images) == 3
+
+
+def test_digits_without_their_data():
+  for name in ('mnist', 'mnist_m'):
+    message = _refused(name, 'train', 28)
+    assert name in message and '--data_dir' in message
+    message = _refused(name, 'train', 28, '/no/such/place')
+    assert '/no/such/place' in message
+
+
+def test_missing_mnist_file(tmp_path):
+  message = _refused('mnist', 'train', 28, str(tmp_path))
+  assert str(tmp_path / 'mnist.npz') in message
+  assert 'mnist_sample' in message
+
+
+def test_missing_photographs(tmp_path):
+  _write_mnist(tmp_path)
+  message = _refused('mnist_m', 'train', 28, str(tmp_path))
+  assert 'BSDS500' in message and 'bsds500_photos.zip' in message
+
+
+def test_mnist_with_pickled_objects_is_not_unpickled(tmp_path):
+  class Harmful:
+    def __reduce__(self):
+      return os.mkdir, (str(tmp_path / 'harmed'),)
+
+  _write_mnist(tmp_path, x_train=np.array([Harmful()], object))
+  message = _refused('mnist', 'train', 28, str(tmp_path))
+  assert 'mnist.npz' in message
+  assert not (tmp_path / 'harmed').exists()
+
+
+@pytest.mark.parametrize('damage', ['empty', 'text', 'cut', 'keys'])
+def test_broken_mnist_file(tmp_path, damage):
+  path = tmp_path / 'mnist.npz'
+  _write_mnist(tmp_path)
+  if damage == 'keys':
+    np.savez(path, images=_grey(3))
+  else:
+    path.write_bytes(
+      {
+        'empty': b'',
+        'text': b'<html>not found</html>',
+        'cut': path.read_bytes()[:1000],
+      }[damage]
+    )
+  assert 'mnist.npz' in _refused('mnist', 'train', 28, str(tmp_path))
+
+
+def test_mnist_file_with_wrong_bytes(tmp_path):
+  path = tmp_path / 'mnist.npz'
+  np.savez_compressed(path, x_train=_grey(9) // 16, y_train=np.zeros(9))
+  content = path.read_bytes()
+  # In the middle of the compressed images: not what was compressed, or nothing
+  # that could be.
+  for start in range(300, 3000, 100):
+    damaged = bytearray(content)
+    damaged[start : start + 8] = b'\xff' * 8
+    path.write_bytes(damaged)
+    assert 'mnist.npz' in _refused('mnist', 'train', 28, str(tmp_path))
+
+
+@pytest.mark.parametrize('layout', ['zip', 'bsds500'])
+def test_broken_photograph(tmp_path, layout):
+  _write_mnist(tmp_path)
+  if layout == 'zip':
+    with zipfile.ZipFile(tmp_path / 'bsds500_photos.zip', 'w') as file:
+      file.writestr('bsds500/test/7.jpg', b'no image')
+  else:
+    (tmp_path / 'bsds500' / 'test').mkdir(parents=True)
+    (tmp_path / 'bsds500' / 'test' / '7.jpg').write_bytes(b'no image')
+  assert '7.jpg' in _refused('mnist_m', 'test', 28, str(tmp_path))
+
+
+@pytest.mark.parametrize('content', ['no zip', 'no photographs'])
+def test_broken_photograph_archive(tmp_path, content):
+  _write_mnist(tmp_path)
+  path = tmp_path / 'bsds500_photos.zip'
+  if content == 'no zip':
+    path.write_bytes(b'<html>not found</html>')
+  else:
+    with zipfile.ZipFile(path, 'w') as file:
+      file.writestr('photos/test/7.jpg', _png_of((1, 2, 3)))
+  message = _refused('mnist_m', 'test', 28, str(tmp_path))
+  assert 'bsds500_photos.zip' in message
+
+
+def test_photograph_that_is_too_small(tmp_path):
+  _write_mnist(tmp_path)
+  folder = tmp_path / 'bsds500' / 'test'
+  folder.mkdir(parents=True)
+  (folder / '7.jpg').write_bytes(_png_of((1, 2, 3), size=(20, 40)))
+  message = _refused('mnist_m', 'test', 28, str(tmp_path))
+  assert 'smaller' in message and '20x40' in message
+
+
+# Folders.
+
+
+def _write_images(root, colours, size=(4, 4)):
+  """{'cat/1.png': red value} as images of one colour."""
+  for name, red in colours.items():
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', size, (red, 0, 0)).save(path)
+
+
+def _reds(domain):
+  """The red values, one an image; checks that it is of one colour."""
+  values = domain.images[:, :1, :1]
+  np.testing.assert_array_equal(
+    domain.images, np.broadcast_to(values, domain.images.shape)
+  )
+  return domain.images[:, 0, 0, 0].tolist()
+
+
+def test_class_folders_are_labels(tmp_path):
+  _write_images(
+    tmp_path,
+    {
+      'dog/b.png': 4,
+      'dog/a.JPEG': 0,
+      'cat/z.bmp': 2,
+      'cat/deeper/y.png': 1,
+      '.cache/x.png': 9,
+      'cat/.hidden.png': 8,
+      'stray.png': 7,
+    },
+  )
+  (tmp_path / 'cat' / 'notes.txt').write_text('no image')
+  name = f'folder:{tmp_path}'
+  for split in domains.SPLITS:
+    domain = domains.load(name, split, 4)
+    assert (domain.name, domain.split) == (name, split)
+    assert domain.class_names == ('cat', 'dog')
+    assert domain.labels.dtype == np.int32
+    np.testing.assert_array_equal(domain.labels, [0, 0, 1, 1])
+    assert _reds(domain) == [1, 2, 0, 4]
+    assert domain.images.shape == (4, 4, 4, 3)
+    assert domain.transductive
+
+
+def test_a_flat_folder_is_unlabelled(tmp_path):
+  _write_images(tmp_path, {'b.png': 2, 'a.png': 1})
+  domain = domains.load(f'folder:{tmp_path}', 'train', 4)
+  assert domain.labels is None
+  assert domain.class_names == ()
+  assert domain.transductive
+  assert _reds(domain) == [1, 2]
+
+
+def test_folders_with_splits(tmp_path):
+  _write_images(
+    tmp_path,
+    {
+      'train/cat/1.png': 1,
+      'train/dog/2.png': 2,
+      'train/dog/3.png': 3,
+      'test/cat/4.png': 4,
+      'test/dog/5.png': 5,
+    },
+  )
+  train = domains.load(f'folder:{tmp_path}', 'train', 4)
+  test = domains.load(f'folder:{tmp_path}', 'test', 4)
+  assert (_reds(train), _reds(test)) == ([1, 2, 3], [4, 5])
+  assert train.labels.tolist() == [0, 1, 1]
+  assert test.labels.tolist() == [0, 1]
+  assert train.class_names == test.class_names == ('cat', 'dog')
+  assert not train.transductive and not test.transductive
+
+
+def test_flat_folders_with_splits(tmp_path):
+  _write_images(tmp_path, {'train/1.png': 1, 'test/2.png': 2})
+  for split, reds in (('train', [1]), ('test', [2])):
+    domain = domains.load(f'folder:{tmp_path}', split, 4)
+    assert _reds(domain) == reds
+    assert domain.labels is None
+    assert not domain.transductive
+
+
+def test_images_are_brought_to_size(tmp_path):
+  _write_images(tmp_path, {'wide.png': 77}, size=(20, 6))
+  (tmp_path / 'gradient.png').write_bytes(b'')
+  # Halved: each pixel is nearest to the mean of its 2x2, the edge aside.
+  columns = np.repeat(np.arange(0, 160, 10, dtype=np.uint8)[np.newaxis], 16, 0)
+  Image.fromarray(np.stack([columns] * 3, -1)).save(tmp_path / 'gradient.png')
+  domain = domains.load(f'folder:{tmp_path}', 'train', 8)
+  assert domain.images.shape == (2, 8, 8, 3)
+  gradient, wide = domain.images
+  np.testing.assert_array_equal(
+    gradient[:, 1:-1, 0], np.tile([25, 45, 65, 85, 105, 125], [8, 1])
+  )
+  assert (wide == [77, 0, 0]).all()
+
+
+def _read_alone(tmp_path, image, name='image.png', size=2, **options):
+  image.save(tmp_path / name, **options)
+  return domains.load(f'folder:{tmp_path}', 'train', size).images[0]
+
+
+def test_grey_image(tmp_path):
+  grey = np.array([[0, 60], [120, 255]], np.uint8)
+  pixels = _read_alone(tmp_path, Image.fromarray(grey))
+  np.testing.assert_array_equal(pixels, np.stack([grey] * 3, -1))
+
+
+def test_black_and_white_image(tmp_path):
+  bits = Image.fromarray(np.array([[0, 255], [255, 0]], np.uint8)).convert('1')
+  pixels = _read_alone(tmp_path, bits)
+  np.testing.assert_array_equal(pixels[..., 1], [[0, 255], [255, 0]])
+
+
+def test_grey_image_of_16_bits(tmp_path):
+  grey = np.array([[0, 15420], [30840, 65535]], np.uint16)
+  pixels = _read_alone(tmp_path, Image.fromarray(grey))
+  # 65535 = 257 * 255, 15420 = 257 * 60 and 30840 = 257 * 120.
+  expected = np.array([[0, 60], [120, 255]])
+  np.testing.assert_allclose(pixels, np.stack([expected] * 3, -1), atol=1)
+
+
+def test_palette_image(tmp_path):
+  image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), 'P')
+  image.putpalette([10, 20, 30, 40, 50, 60, 255, 0, 7])
+  pixels = _read_alone(tmp_path, image)
+  colours = [[10, 20, 30], [40, 50, 60], [255, 0, 7]]
+  np.testing.assert_array_equal(
+    pixels,
+    [[colours[0], colours[1]], [colours[2], colours[1]]],
+  )
+
+
+def test_opaque_image_with_alpha(tmp_path):
+  image = Image.new('RGBA', (2, 2), (200, 100, 50, 255))
+  assert (_read_alone(tmp_path, image) == [200, 100, 50]).all()
+
+
+def test_transparency_is_over_black(tmp_path):
+  image = Image.new('RGBA', (2, 2), (200, 100, 50, 0))
+  image.putpixel((1, 0), (200, 100, 50, 51))
+  image.putpixel((0, 1), (200, 100, 50, 255))
+  pixels = _read_alone(tmp_path, image)
+  # 51 / 255 = 1/5 of the colour.
+  np.testing.assert_allclose(
+    pixels, [[[0] * 3, [40, 20, 10]], [[200, 100, 50], [0] * 3]], atol=1
+  )
+
+
+def test_transparent_palette_is_over_black(tmp_path):
+  image = Image.fromarray(np.array([[0, 1], [1, 1]], np.uint8), 'P')
+  image.putpalette([200, 100, 50, 40, 50, 60])
+  pixels = _read_alone(tmp_path, image, transparency=0)
+  np.testing.assert_array_equal(pixels[0], [[0, 0, 0], [40, 50, 60]])
+
+
+def test_photograph_taken_sideways_is_turned(tmp_path):
+  # Orientation 6: the camera was turned; rotate by 90 degrees clockwise.
+  pixels = np.zeros([2, 2, 3], np.uint8)
+  pixels[0, 0], pixels[0, 1] = [255, 0, 0], [0, 255, 0]
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  turned = _read_alone(tmp_path, Image.fromarray(pixels), exif=exif)
+  # The upper row becomes the right column.
+  np.testing.assert_array_equal(
+    turned, [[[0, 0, 0], [255, 0, 0]], [[0, 0, 0], [0, 255, 0]]]
+  )
+
+
+# Errors.
+
+
+@pytest.mark.parametrize(
+  'name, near',
+  [
+    ('mnist_n', 'mnist_m'),
+    ('mnist_sampel', 'mnist_sample'),
+    ('optdigit', 'optdigits'),
+  ],
+)
+def test_unknown_domain_with_near_name(name, near):
+  message = _refused(name, 'train', 28)
+  assert message.startswith(f'{name}:')
+  assert near in message.split('did you mean')[1]
+
+
+def test_unknown_domain_far_from_all():
+  message = _refused('xyzzy', 'train', 28)
+  for known in ('mnist_sample', 'optdigits_m', 'folder:PATH'):
+    assert known in message
+
+
+def test_missing_folder(tmp_path):
+  assert 'nowhere' in _refused(f'folder:{tmp_path}/nowhere', 'train', 4)
+  (tmp_path / 'file').write_text('')
+  assert 'file' in _refused(f'folder:{tmp_path}/file', 'train', 4)
+
+
+def test_empty_folder(tmp_path):
+  (tmp_path / 'notes.txt').write_text('')
+  message = _refused(f'folder:{tmp_path}', 'train', 4)
+  assert str(tmp_path) in message and '.png' in message
+
+
+def test_empty_class_folder(tmp_path):
+  _write_images(tmp_path, {'cat/1.png': 1})
+  (tmp_path / 'dog').mkdir()
+  (tmp_path / 'eel').mkdir()
+  message = _refused(f'folder:{tmp_path}', 'train', 4)
+  assert 'dog, eel' in message and 'cat' not in message.split(':')[-1]
+
+
+@pytest.mark.parametrize('damage', ['cut', 'text', 'empty'])
+def test_broken_image(tmp_path, damage):
+  _write_images(tmp_path, {'cat/good.png': 1})
+  random = np.random.default_rng(0).integers(0, 256, [16, 16, 3])
+  path = tmp_path / 'cat' / 'broken.png'
+  Image.fromarray(random.astype(np.uint8)).save(path)
+  path.write_bytes(
+    {'cut': path.read_bytes()[:200], 'text': b'hello', 'empty': b''}[damage]
+  )
+  message = _refused(f'folder:{tmp_path}', 'train', 4)
+  assert str(path) in message and 'cannot be read' in message
+
+
+def _domain(name, class_names):
+  images = np.zeros([len(class_names) or 1, 1, 1, 3], np.uint8)
+  labels = np.arange(len(class_names), dtype=np.int32) if class_names else None
+  return domains.Domain(name, 'train', images, labels, tuple(class_names))
+
+
+def test_class_lists_that_differ():
+  with pytest.raises(errors.UsageError) as error:
+    domains.check_classes(
+      _domain('shop', ['bike', 'cup']), _domain('street', ['car', 'cup'])
+    )
+  message = _one_line(error)
+  assert 'only in shop: bike' in message and 'only in street: car' in message
+  with pytest.raises(errors.UsageError) as error:
+    domains.check_classes(
+      _domain('shop', ['bike', 'cup']), _domain('street', ['cup'])
+    )
+  message = _one_line(error)
+  assert 'only in shop: bike' in message
+  assert 'only in street: none' in message
+
+
+def test_class_lists_that_fit():
+  source = _domain('shop', ['bike', 'cup'])
+  domains.check_classes(source, _domain('street', ['bike', 'cup']))
+  domains.check_classes(source, _domain('unlabelled', []))
+
+
+def test_a_source_needs_labels():
+  with pytest.raises(errors.UsageError, match='photos .*labels'):
+    domains.check_classes(_domain('photos', []), _domain('street', ['cup']))
+
+
+def test_load_domains_compares_all_four(tmp_path):
+  """The source's test split too: a missing class would shift its labels."""
+  complete = {
+    f'{split}/{c}/1.png': 1 for split in domains.SPLITS for c in 'abc'
+  }
+  for side in ('source', 'target'):
+    _write_images(tmp_path / 'good' / side, complete)
+    _write_images(
+      tmp_path / 'bad' / side,
+      {k: v for k, v in complete.items() if k != 'test/b/1.png'},
+    )
+
+  def load(source, target):
+    return experiment.load_domains(
+      experiment.Experiment(
+        source=f'folder:{tmp_path}/{source}/source',
+        target=f'folder:{tmp_path}/{target}/target',
+      ),
+      8,
+    )
+
+  assert set(load('good', 'good')) == {
+    (side, split) for side in ('source', 'target') for split in domains.SPLITS
+  }
+  for source, target in (('good', 'bad'), ('bad', 'good')):
+    with pytest.raises(errors.UsageError) as error:
+      load(source, target)
+    assert _one_line(error).startswith('the class lists differ')
+    assert ': b' in str(error.value)

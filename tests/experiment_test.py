@@ -1,0 +1,294 @@
+"""Runs from the first step to results.json: resume, signals, refusals."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfda import errors, experiment, run_directory
+from tfda.methods import dann
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def settings(run_dir, **changed):
+  return experiment.Experiment(
+    **{
+      'method': 'dann',
+      'source': 'optdigits',
+      'target': 'optdigits_m',
+      'image_size': 8,
+      'batch_size': 8,
+      'steps': 6,
+      'log_every': 2,
+      'evaluate_every': 4,
+      'checkpoint_every': 2,
+      'run_dir': str(run_dir),
+      **changed,
+    }
+  )
+
+
+def checkpoint(run_dir):
+  """{name: value} of the last checkpoint, without its clock."""
+  reader = tf.train.load_checkpoint(os.path.join(run_dir, 'checkpoints'))
+  return {
+    name: reader.get_tensor(name)
+    for name in reader.get_variable_to_shape_map()
+    if not name.startswith(('seconds', 'save_counter', '_CHECKPOINTABLE'))
+  }
+
+
+def assert_same(one, other):
+  assert set(one) == set(other)
+  for name, value in one.items():
+    np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  path = str(tmp_path_factory.mktemp('runs') / 'finished')
+  assert experiment.train(settings(path)) == path
+  return path
+
+
+def test_results_say_what_was_done(finished):
+  with open(os.path.join(finished, 'results.json')) as file:
+    results = json.load(file)
+  for name, value in [
+    ('method', 'dann'),
+    ('source', 'optdigits'),
+    ('target', 'optdigits_m'),
+    ('backbone', 'dann_mnist'),
+    ('steps', 6),
+    ('seed', 0),
+  ]:
+    assert results[name] == value
+  assert set(results['accuracy']) == {'source', 'target'}
+  assert results['images'] == {
+    'source_train': 1297,
+    'source_test': 500,
+    'target_train': 1297,
+    'target_test': 500,
+  }
+  # The headline is the last step, computed here from what was kept.
+  with np.load(os.path.join(finished, 'evaluation.npz')) as kept:
+    for side in ('source', 'target'):
+      right = kept[f'{side}_logits'].argmax(-1) == kept[f'{side}_labels']
+      assert results['accuracy'][side] == pytest.approx(right.mean())
+      for digit in range(10):
+        of_digit = right[kept[f'{side}_labels'] == digit]
+        assert results['per_class_accuracy'][side][str(digit)] == pytest.approx(
+          of_digit.mean()
+        )
+  assert results['images_per_second'] > 0
+  assert results['oracle']['target_accuracy'] >= results['accuracy']['target']
+
+
+def test_metrics_have_a_row_a_log_entry(finished):
+  rows = run_directory.RunDirectory(finished).read_metrics()
+  assert [row['step'] for row in rows] == [2, 4, 6]
+  assert [row['accuracy/target'] is None for row in rows] == [
+    True,
+    False,
+    False,
+  ]
+  # 0.01 / (1 + 10 p)^0.75 and tanh(5 p) at p = 1/3.
+  assert rows[0]['learning_rate'] == pytest.approx(
+    0.01 / (1 + 10 / 3) ** 0.75, rel=1e-5
+  )
+  assert rows[0]['adaptation_factor'] == pytest.approx(np.tanh(5 / 3), rel=1e-5)
+
+
+def test_tensorboard_has_scalars_and_samples_of_both_domains(finished):
+  tags = set()
+  logs = os.path.join(finished, 'logs')
+  for name in os.listdir(logs):
+    for event in tf.compat.v1.train.summary_iterator(os.path.join(logs, name)):
+      tags.update(value.tag for value in event.summary.value)
+  assert {
+    'loss/label',
+    'loss/domain',
+    'adaptation_factor',
+    'learning_rate',
+    'images_per_second',
+    'accuracy/source',
+    'accuracy/target',
+    'source',
+    'target',
+  } <= tags
+
+
+def test_finished_run_is_left_alone(finished):
+  before = os.stat(os.path.join(finished, 'results.json')).st_mtime_ns
+  experiment.train(settings(finished))
+  after = os.stat(os.path.join(finished, 'results.json')).st_mtime_ns
+  assert before == after
+
+
+def test_other_settings_are_refused_by_name(finished):
+  for changed, flag in [
+    ({'learning_rate': 0.02}, '--learning_rate was 0.01, is 0.02'),
+    ({'steps': 7}, '--steps was 6, is 7'),
+    ({'method': 'source_only'}, '--method was dann, is source_only'),
+  ]:
+    with pytest.raises(errors.UsageError, match=flag):
+      experiment.train(settings(finished, **changed))
+  with pytest.raises(errors.UsageError, match='--dann.gamma was 10.0, is 5.0'):
+    experiment.train(settings(finished), dann.Config(gamma=5.0))
+  # Intervals and the strategy may change.
+  experiment.train(settings(finished, log_every=3, strategy='mirrored'))
+
+
+def test_foreign_directory_is_refused_and_not_touched(tmp_path):
+  (tmp_path / 'thesis.txt').write_text('mine')
+  with pytest.raises(errors.UsageError, match='not a run directory'):
+    experiment.train(settings(tmp_path))
+  assert os.listdir(tmp_path) == ['thesis.txt']
+
+
+def test_unwritable_directory(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(errors.UsageError, match='cannot be written'):
+    experiment.train(settings(tmp_path / 'file' / 'run'))
+
+
+@pytest.mark.parametrize(
+  'number, exit_code', [(signal.SIGINT, 130), (signal.SIGTERM, 0)]
+)
+def test_signal_writes_a_checkpoint_and_the_run_goes_on(
+  number, exit_code, finished, tmp_path
+):
+  run_dir = tmp_path / 'run'
+
+  def interrupt():
+    while not (run_dir / 'metrics.csv').exists():
+      time.sleep(0.001)
+    os.kill(os.getpid(), number)
+
+  # So many steps that the signal arrives between the first log entry and them.
+  many = settings(run_dir, steps=400, evaluate_every=400, checkpoint_every=400)
+  thread = threading.Thread(target=interrupt)
+  thread.start()
+  with pytest.raises(errors.Interrupted, match='same command') as caught:
+    experiment.train(many)
+  thread.join()
+  assert caught.value.exit_code == exit_code
+  stopped = run_directory.RunDirectory(str(run_dir))
+  assert not stopped.finished()
+  reader = tf.train.load_checkpoint(stopped.checkpoints)
+  step = reader.get_tensor('model/step/.ATTRIBUTES/VARIABLE_VALUE')
+  assert 2 <= step < 400
+  experiment.train(many)
+  assert stopped.finished()
+  steps = [row['step'] for row in stopped.read_metrics()]
+  assert steps == list(range(2, 401, 2))
+
+
+def test_loss_that_is_not_finite_names_term_and_step(tmp_path, monkeypatch):
+  objective = dann.Method.objective
+
+  def poisoned(self, batch, progress):
+    total, terms = objective(self, batch, progress)
+    bad = tf.where(self.step >= 3, float('nan'), 0.0)
+    terms['domain'] += bad
+    return total + bad, terms
+
+  monkeypatch.setattr(dann.Method, 'objective', poisoned)
+  with pytest.raises(
+    errors.RunError, match='loss term domain is not finite at step 3;'
+  ):
+    experiment.train(settings(tmp_path / 'run'))
+  kept = tf.train.latest_checkpoint(str(tmp_path / 'run' / 'checkpoints'))
+  assert kept.endswith('-2')
+  assert not (tmp_path / 'run' / 'results.json').exists()
+
+
+def test_unlabelled_target_has_null_accuracy(tmp_path):
+  from PIL import Image
+
+  random = np.random.default_rng(0)
+  for folder in ('labelled/a', 'labelled/b', 'flat'):
+    (tmp_path / folder).mkdir(parents=True)
+    for i in range(3):
+      pixels = random.integers(256, size=[10, 12, 3], dtype=np.uint8)
+      Image.fromarray(pixels).save(tmp_path / folder / f'{i}.png')
+  path = experiment.train(
+    settings(
+      tmp_path / 'run',
+      source=f'folder:{tmp_path}/labelled',
+      target=f'folder:{tmp_path}/flat',
+    )
+  )
+  results = run_directory.RunDirectory(path).read_results()
+  assert results['accuracy']['target'] is None
+  assert results['per_class_accuracy']['target'] is None
+  assert results['oracle'] is None
+  assert results['transductive'] == {'source': True, 'target': True}
+  assert 0 <= results['validators']['target_entropy'] <= np.log(2) + 1e-6
+
+
+@pytest.mark.parametrize('precision', ['float16', 'bfloat16'])
+def test_mixed_precision_trains(precision, tmp_path):
+  path = experiment.train(
+    settings(tmp_path / 'run', mixed_precision=precision, steps=2)
+  )
+  results = run_directory.RunDirectory(path).read_results()
+  assert np.isfinite(results['validators']['target_entropy'])
+  assert tf.keras.mixed_precision.global_policy().name == 'float32'
+
+
+def child(run_dir, *more):
+  flags = settings(
+    run_dir, steps=40, checkpoint_every=7, evaluate_every=20, log_every=5
+  )
+  words = [
+    f'--{field.name}={getattr(flags, field.name)}'
+    for field in dataclasses.fields(flags)
+    if getattr(flags, field.name) is not None
+  ]
+  return subprocess.Popen(
+    [sys.executable, '-m', 'tools.train', *words, '--deterministic', *more],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def test_killed_process_ends_with_the_same_bits(tmp_path):
+  straight = child(tmp_path / 'straight')
+  killed = child(tmp_path / 'killed')
+  # Killed at whatever step it is after its first checkpoint.
+  index = tmp_path / 'killed' / 'checkpoints' / 'checkpoint'
+  while not index.exists() and killed.poll() is None:
+    time.sleep(0.01)
+  killed.send_signal(signal.SIGKILL)
+  killed.communicate()
+  assert killed.returncode == -signal.SIGKILL
+  assert not (tmp_path / 'killed' / 'results.json').exists()
+  resumed = child(tmp_path / 'killed')
+  output, _ = resumed.communicate()
+  assert resumed.returncode == 0, output
+  assert 'going on at step' in output
+  assert straight.communicate()[0] and straight.returncode == 0
+  assert_same(
+    checkpoint(tmp_path / 'killed'), checkpoint(tmp_path / 'straight')
+  )
+  rows = {
+    name: run_directory.RunDirectory(str(tmp_path / name)).read_metrics()
+    for name in ('killed', 'straight')
+  }
+  clocks = ('seconds', 'images_per_second')
+  for ours, theirs in zip(rows['killed'], rows['straight']):
+    for clock in clocks:
+      ours.pop(clock), theirs.pop(clock)
+  assert rows['killed'] == rows['straight']

@@ -1,0 +1,115 @@
+"""A method on a toy problem, step by step, for the tests of all methods."""
+
+import numpy as np
+import tensorflow as tf
+
+from tfda import experiment, methods
+from tfda.data import domains, pipeline
+
+SIZE = 8
+
+
+def toy_domain(name, split, count=512):
+  """Stripes, upright or level (the class), under a tint (the nuisance).
+
+  In the source the tint tells the class as well, and is easier to see. In the
+  target it is always that of class 1: who relies on it is right half the time.
+  """
+  random = np.random.default_rng([name == 'source', split == 'train'])
+  labels = random.integers(2, size=count).astype(np.int32)
+  rows, columns = np.mgrid[:SIZE, :SIZE]
+  stripes = np.stack([rows % 4 < 2, columns % 4 < 2]) - 0.5
+  tint = 2.0 * labels - 1.0 if name == 'source' else np.ones(count)
+  tint = tint + random.normal(0.0, 0.5, count)
+  images = np.full([count, SIZE, SIZE, 3], 128.0)
+  images[..., 0] += 60.0 * stripes[labels]
+  images[..., 1:] += 25.0 * tint[:, np.newaxis, np.newaxis, np.newaxis]
+  images += random.normal(0.0, 20.0, images.shape)
+  images = np.clip(images, 0, 255).astype(np.uint8)
+  return domains.Domain(name, split, images, labels, ('level', 'upright'))
+
+
+def toy_data():
+  """{(side, split): Domain}, as the trainer has it."""
+  return {
+    (side, split): toy_domain(side, split)
+    for side in ('source', 'target')
+    for split in ('train', 'test')
+  }
+
+
+def settings(method, **changed):
+  """An Experiment of tiny size."""
+  return experiment.Experiment(
+    **{
+      'method': method,
+      'image_size': SIZE,
+      'batch_size': 8,
+      'steps': 4,
+      **changed,
+    }
+  )
+
+
+class Run:
+  """A model, its optimizer and its batches, made as the trainer makes them."""
+
+  def __init__(self, trained, config=None, replicas=1):
+    self.data = toy_data()
+    self.settings = trained
+    module = methods.load(trained.method)
+    self.config = module.Config() if config is None else config
+    devices = [f'CPU:{i}' for i in range(replicas)]
+    self.strategy = (
+      tf.distribute.MirroredStrategy(
+        devices, tf.distribute.ReductionToOneDevice()
+      )
+      if replicas > 1
+      else tf.distribute.get_strategy()
+    )
+    with self.strategy.scope():
+      self.model = experiment.build(trained, self.config, num_classes=2)
+      self.model.backbone.normalise.measure(
+        self.data['source', 'train'].images,
+        self.data['target', 'train'].images,
+      )
+      (self.phase,) = self.model.phases(
+        trained.steps,
+        lambda: experiment.make_optimizer(trained, self.model),
+      )
+      self.model.begin_phase(self.phase, 0)
+    self.checkpoint = tf.train.Checkpoint(
+      model=self.model, optimizers=[self.phase.optimizer]
+    )
+
+  def batches(self, first, last, replicas=1):
+    return pipeline.batches(
+      self.model.STREAMS,
+      self.data['source', 'train'],
+      self.data['target', 'train'],
+      self.settings.batch_size,
+      self.settings.seed,
+      first,
+      last,
+      replicas,
+    )
+
+  def train(self, steps):
+    """Takes steps from where the model is; returns the last step's averages."""
+    first = int(self.model.step)
+    batches = self.strategy.distribute_datasets_from_function(
+      lambda context: self.batches(
+        first, first + steps, context.num_replicas_in_sync
+      )
+    )
+    history = self.model.fit(batches, steps_per_epoch=steps, verbose=0)
+    return {name: values[-1] for name, values in history.history.items()}
+
+  def weights(self):
+    """{path: value} of every weight."""
+    return [weight.numpy() for weight in self.model.weights]
+
+  def accuracy(self, side):
+    domain = self.data[side, 'test']
+    logits = self.model.infer(tf.constant(domain.images))['logits'].numpy()
+    return np.mean(logits.argmax(axis=-1) == domain.labels)

@@ -1,0 +1,389 @@
+"""Methods and backbones: names, the published networks, weights, freezing."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfda import adaptation, backbones, errors, experiment, methods
+from tfda.layers import discriminators, perceptron
+
+
+def _refused(function, *arguments):
+  """The message of the UsageError, which is one line."""
+  with pytest.raises(errors.UsageError) as error:
+    function(*arguments)
+  message = str(error.value)
+  assert message and '\n' not in message
+  return message
+
+
+def _images(count, size, seed=0):
+  random = np.random.default_rng(seed)
+  return random.integers(0, 256, [count, size, size, 3]).astype(np.uint8)
+
+
+def _parameters(layer):
+  return sum(int(np.prod(w.shape)) for w in layer.trainable_weights)
+
+
+# Methods.
+
+
+def test_method_names():
+  names = methods.names()
+  assert {'dann', 'source_only', 'train_on_target'} <= set(names)
+  assert names == sorted(set(names))
+
+
+def test_every_method_has_a_config_and_a_model():
+  for name in methods.names():
+    module = methods.load(name)
+    assert module.__name__ == f'tfda.methods.{name}'
+    assert issubclass(module.Method, adaptation.AdaptationModel)
+    assert module.Config() == module.Config()
+    assert 'label' in module.Method.LOSS_TERMS
+
+
+@pytest.mark.parametrize(
+  'name, near',
+  [
+    ('dan', 'dann'),
+    ('sourceonly', 'source_only'),
+    ('target', 'train_on_target'),
+  ],
+)
+def test_misspelt_method_suggests_the_near_one(name, near):
+  message = _refused(methods.load, name)
+  assert f'--method={name}:' in message
+  assert near in message.split('did you mean')[1]
+
+
+def test_unknown_method_lists_all():
+  message = _refused(methods.load, 'xyzzy')
+  for name in methods.names():
+    assert name in message
+
+
+# Backbones.
+
+
+def test_backbone_names():
+  published = {'dann_mnist', 'dann_svhn', 'dann_gtsrb'}
+  resnets = {f'resnet{depth}' for depth in (18, 34, 50, 101)}
+  assert published | resnets | {'mobilenet'} <= set(backbones.names())
+
+
+def test_unknown_backbone_suggests_the_near_one():
+  for function in (backbones.load, backbones.image_size):
+    message = _refused(function, 'dann_mnits')
+    assert '--backbone=dann_mnits:' in message
+    assert 'dann_mnist' in message.split('did you mean')[1]
+
+
+def test_image_size_is_the_published_one_or_the_requested_one():
+  sizes = {'dann_mnist': 28, 'dann_svhn': 32, 'dann_gtsrb': 40}
+  for name, size in sizes.items():
+    assert backbones.image_size(name) == size
+    assert backbones.image_size(name, 16) == 16
+  assert backbones.image_size('resnet50') == 224
+  assert backbones.load('dann_mnist', 'none', 12).image_size == 12
+
+
+# The paper's Figure 5: sides of the maps; weights of the convolutions, k * k *
+# in * out + out; label predictor and domain classifier, in * out + out a layer.
+_PUBLISHED = {
+  'dann_mnist': {
+    'classes': 10,
+    'sides': [28, 14, 7],
+    'convolutions': [2432, 38448],  # 5 * 5 * 3 * 32 + 32, 5 * 5 * 32 * 48 + 48
+    'feature_map': (7, 7, 48),
+    'feature_width': 2352,
+    'label': 235300 + 10100 + 1010,  # 2352-100-100-10
+    'domain': 235300 + 101,  # 2352-100-1
+  },
+  'dann_svhn': {
+    'classes': 10,
+    'sides': [32, 16, 8],
+    # 5 * 5 * 3 * 64 + 64, 5 * 5 * 64 * 64 + 64, 5 * 5 * 64 * 128 + 128
+    'convolutions': [4864, 102464, 204928],
+    'feature_map': (8, 8, 128),
+    'feature_width': 8192,
+    'label': 25168896 + 6293504 + 20490,  # 8192-3072-2048-10
+    'domain': 8389632 + 1049600 + 1025,  # 8192-1024-1024-1
+  },
+  'dann_gtsrb': {
+    'classes': 43,
+    'sides': [40, 20, 10, 5],
+    # 5 * 5 * 3 * 96 + 96, 3 * 3 * 96 * 144 + 144, 5 * 5 * 144 * 256 + 256
+    'convolutions': [7296, 124560, 921856],
+    'feature_map': (5, 5, 256),
+    'feature_width': 6400,
+    'label': 3277312 + 22059,  # 6400-512-43
+    'domain': 6554624 + 1049600 + 1025,  # 6400-1024-1024-1
+  },
+}
+
+
+@pytest.mark.parametrize('name', list(_PUBLISHED))
+def test_published_network(name):
+  expected = _PUBLISHED[name]
+  backbone = backbones.load(name)
+  convolutions = [
+    layer
+    for layer in backbone.network.layers
+    if isinstance(layer, tf.keras.layers.Conv2D)
+  ]
+  assert [_parameters(c) for c in convolutions] == expected['convolutions']
+  assert _parameters(backbone) == sum(expected['convolutions'])
+  assert all(c.padding == 'same' for c in convolutions)
+  sides = []
+  for layer in backbone.network.layers:
+    side = layer.output.shape[1]
+    if side not in sides:
+      sides.append(side)
+  assert sides == expected['sides']
+  assert backbone.feature_map_shape == expected['feature_map']
+  assert backbone.feature_width == expected['feature_width']
+  label = perceptron.Perceptron(backbone.label_units, expected['classes'])
+  label.build([None, backbone.feature_width])
+  assert _parameters(label) == expected['label']
+  domain = discriminators.DomainDiscriminator(backbone.discriminator_units)
+  domain.build([None, backbone.feature_width])
+  assert _parameters(domain) == expected['domain']
+  assert backbone.measures_mean
+
+
+def _convolve(x, kernel, bias):
+  """A SAME convolution in numpy, stride 1."""
+  radius = kernel.shape[0] // 2
+  height, width = x.shape[1:3]
+  x = np.pad(x, [(0, 0), (radius, radius), (radius, radius), (0, 0)])
+  y = np.zeros([*x.shape[:1], height, width, kernel.shape[-1]])
+  for i in range(kernel.shape[0]):
+    for j in range(kernel.shape[1]):
+      y += x[:, i : i + height, j : j + width] @ kernel[i, j]
+  return y + bias
+
+
+def _pool(x):
+  """2x2 max pooling of an even image in numpy."""
+  b, h, w, d = x.shape
+  return x.reshape(b, h // 2, 2, w // 2, 2, d).max(axis=(2, 4))
+
+
+def test_dann_mnist_against_numpy():
+  backbone = backbones.load('dann_mnist')
+  backbone.normalise.mean.assign([10.0, 20.0, 30.0])
+  random = np.random.default_rng(3)
+  backbone.network.set_weights(
+    [random.normal(0.0, 0.1, w.shape) for w in backbone.network.get_weights()]
+  )
+  images = _images(3, 28)
+  kernel1, bias1, kernel2, bias2 = backbone.network.get_weights()
+  x = (images - np.array([10.0, 20.0, 30.0])) / 255.0
+  x = _pool(np.maximum(_convolve(x, kernel1, bias1), 0.0))
+  x = _pool(np.maximum(_convolve(x, kernel2, bias2), 0.0))
+  np.testing.assert_allclose(
+    backbone.feature_map(images), x, rtol=1e-4, atol=1e-4
+  )
+  np.testing.assert_allclose(
+    backbone(images), x.reshape(3, 2352), rtol=1e-4, atol=1e-4
+  )
+
+
+def test_dann_mnist_model_parameters():
+  settings = experiment.Experiment(method='dann')
+  model = experiment.build(settings, methods.load('dann').Config(), 10)
+  assert _parameters(model.backbone) == 2432 + 38448
+  assert _parameters(model.classifier) == 246410
+  assert _parameters(model.discriminator) == 235401
+  assert _parameters(model) == 2432 + 38448 + 246410 + 235401
+  # What an export needs: no discriminator; the mean, which is not trained.
+  exported = sum(int(np.prod(w.shape)) for w in model.inference_weights())
+  assert exported == 2432 + 38448 + 246410 + 3
+  # In front of a bottleneck of 16: 2352-16, 16-100-100-10, 16-100-1.
+  settings = experiment.Experiment(method='dann', bottleneck=16)
+  model = experiment.build(settings, methods.load('dann').Config(), 10)
+  assert _parameters(model.bottleneck) == 2352 * 16 + 16
+  assert _parameters(model.classifier) == 1700 + 10100 + 1010
+  assert _parameters(model.discriminator) == 1700 + 101
+  assert model(_images(2, 28)).shape == [2, 10]
+
+
+def test_all_methods_start_from_the_same_weights():
+  weights = []
+  for name in ('dann', 'source_only', 'train_on_target'):
+    settings = experiment.Experiment(method=name, image_size=8, seed=5)
+    model = experiment.build(settings, methods.load(name).Config(), 3)
+    weights.append([w.numpy() for w in model.inference_weights()])
+  for others in weights[1:]:
+    for mine, theirs in zip(weights[0], others):
+      np.testing.assert_array_equal(mine, theirs)
+  settings = experiment.Experiment(method='dann', image_size=8, seed=6)
+  other = experiment.build(settings, methods.load('dann').Config(), 3)
+  kernel = next(w for w in other.inference_weights() if len(w.shape) == 4)
+  mine = next(w for w in weights[0] if w.ndim == 4)
+  assert (kernel.numpy() != mine).any()
+
+
+def test_dann_mnist_batch_norm():
+  backbone = backbones.load('dann_mnist_batch_norm', 'none', 8)
+  # A scale and a shift for each of 32 and 48 channels beside the convolutions.
+  assert _parameters(backbone) == 2432 + 38448 + 2 * 32 + 2 * 48
+  images = _images(4, 8)
+  trained = backbone.feature_map(images, training=True).numpy()
+  assert (trained != backbone.feature_map(images).numpy()).any()
+  # Normalised, then ReLU and the maximum of four: positive nearly everywhere.
+  assert (trained >= 0.0).all()
+  assert (trained > 0.0).mean() > 0.7
+
+
+def test_mobilenet_takes_images_from_minus_1_to_1():
+  backbone = backbones.load('mobilenet', 'none', 32)
+  assert backbone.image_size == 32
+  assert backbone.feature_width == 1024
+  np.testing.assert_allclose(
+    backbone.normalise(np.array([[[[0, 255, 51]]]], np.uint8)),
+    [[[[-1.0, 1.0, -0.6]]]],
+    rtol=1e-6,
+  )
+  images = _images(2, 32)
+  feature_map = backbone.feature_map(images).numpy()
+  assert feature_map.shape == (2, *backbone.feature_map_shape)
+  np.testing.assert_allclose(
+    backbone(images), feature_map.mean(axis=(1, 2)), rtol=1e-5, atol=1e-7
+  )
+  assert not backbone.measures_mean
+  # MobileNet 1.0 has 3,228,864 parameters, of them 21,888 moving averages.
+  assert _parameters(backbone) == 3228864 - 21888
+
+
+def test_resnet():
+  backbone = backbones.load('resnet18', 'none', 64)
+  assert backbone.feature_width == 512
+  assert backbone.feature_map_shape == (2, 2, 512)
+  # ImageNet's mean becomes 0; a standard deviation above it becomes 1.
+  mean = 255.0 * np.array([0.485, 0.456, 0.406])
+  above = mean + 255.0 * np.array([0.229, 0.224, 0.225])
+  normalised = backbone.normalise(tf.constant([[[mean, above]]], tf.float32))
+  np.testing.assert_allclose(
+    normalised, [[[[0.0] * 3, [1.0] * 3]]], rtol=1e-5, atol=1e-5
+  )
+  images = _images(2, 64)
+  feature_map = backbone.feature_map(images).numpy()
+  np.testing.assert_allclose(
+    backbone(images), feature_map.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6
+  )
+  # Torchvision's ResNet-18 has 11,689,512 parameters, 512 * 1000 + 1000 of them
+  # in the last layer.
+  assert _parameters(backbone) == 11689512 - 513000
+  assert not backbone.measures_mean
+
+
+# Weights.
+
+
+def test_weights_are_loaded_by_name(tmp_path):
+  path = str(tmp_path / 'trained.h5')
+  trained = backbones.load('dann_mnist', 'none', 8)
+  trained.network.save_weights(path)
+  # The convolutions do not depend on the size of the image.
+  loaded = backbones.load('dann_mnist', path, 12)
+  for mine, theirs in zip(
+    loaded.network.get_weights(), trained.network.get_weights()
+  ):
+    np.testing.assert_array_equal(mine, theirs)
+
+
+def test_missing_weights_file(tmp_path):
+  for path in (tmp_path / 'nowhere.h5', tmp_path):
+    message = _refused(backbones.load, 'dann_mnist', str(path))
+    assert str(path) in message and '--backbone_weights' in message
+
+
+@pytest.mark.parametrize(
+  'kind', ['text', 'empty', 'other network', 'no layer', 'some layers', 'tf']
+)
+def test_wrong_weights_file(tmp_path, kind):
+  path = str(tmp_path / 'weights.h5')
+  layers = tf.keras.layers
+  if kind in ('text', 'empty'):
+    (tmp_path / 'weights.h5').write_text('hello' if kind == 'text' else '')
+  elif kind == 'other network':
+    backbones.load('dann_gtsrb', 'none', 8).network.save_weights(path)
+  elif kind == 'tf':
+    backbones.load('dann_mnist', 'none', 8).network.save_weights(
+      str(tmp_path / 'checkpoint')
+    )
+    path = str(tmp_path / 'checkpoint.index')
+  else:
+    names = {'no layer': ['a', 'b'], 'some layers': ['conv1', 'b']}[kind]
+    inputs = layers.Input([8, 8, 3])
+    x = layers.Conv2D(32, 5, name=names[0])(inputs)
+    x = layers.Conv2D(48, 3, name=names[1])(x)
+    tf.keras.Model(inputs, x).save_weights(path)
+  message = _refused(backbones.load, 'dann_mnist', path)
+  assert f'--backbone_weights={path}' in message
+  if kind == 'no layer':
+    assert '2 of 2 layers' in message
+  if kind == 'some layers':
+    assert '1 of 2 layers' in message and 'conv2' in message
+
+
+# Freezing.
+
+
+def _moved(model, images):
+  """Names of the variables of the network that a step of SGD moves."""
+  variables = model.trainable_variables
+  with tf.GradientTape() as tape:
+    loss = tf.reduce_sum(model(images, training=True) ** 2)
+  gradients = tape.gradient(loss, variables)
+  before = [w.numpy() for w in model.network.weights]
+  tf.keras.optimizers.SGD(0.01).apply_gradients(zip(gradients, variables))
+  return {
+    w.name
+    for w, old in zip(model.network.weights, before)
+    if (w.numpy() != old).any()
+  }
+
+
+def test_freeze_until_freezes_up_to_and_including_the_layer():
+  backbone = backbones.load('dann_svhn', 'none', 8)
+  images = _images(4, 8)
+  every = {f'conv{i}/{w}:0' for i in (1, 2, 3) for w in ('kernel', 'bias')}
+  assert _moved(backbone, images) == every
+  backbone.freeze_until('pool1')
+  assert _moved(backbone, images) == {w for w in every if 'conv1' not in w}
+  backbone.freeze_until('conv2')
+  assert _moved(backbone, images) == {'conv3/kernel:0', 'conv3/bias:0'}
+
+
+def test_frozen_batch_normalisation_uses_its_moving_averages():
+  backbone = backbones.load('dann_mnist_batch_norm', 'none', 8)
+  images = _images(4, 8)
+  backbone.freeze_until('pool2')
+  assert backbone.trainable_weights == []
+  before = backbone.network.get_weights()
+  np.testing.assert_array_equal(
+    backbone.feature_map(images, training=True), backbone.feature_map(images)
+  )
+  for old, new in zip(before, backbone.network.get_weights()):
+    np.testing.assert_array_equal(old, new)
+
+
+def test_freeze_until_of_an_experiment():
+  settings = experiment.Experiment(
+    method='source_only', image_size=8, freeze_until='conv1'
+  )
+  model = experiment.build(settings, methods.load('source_only').Config(), 3)
+  assert _parameters(model.backbone) == 38448
+
+
+def test_freeze_until_names_the_near_layer():
+  backbone = backbones.load('dann_mnist', 'none', 8)
+  message = _refused(backbone.freeze_until, 'conv_1')
+  assert '--freeze_until=conv_1' in message
+  assert 'conv1' in message.split('did you mean')[1]
+  assert 'dann_mnist' in message
+  assert len(backbone.trainable_weights) == 4

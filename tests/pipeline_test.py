@@ -1,0 +1,274 @@
+"""The order of the batches: permutations, resuming, replicas, labels."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfda import errors
+from tfda.data import domains, pipeline
+
+
+def _positions(seed, stream, first, count, size):
+  return pipeline.shuffled_positions(
+    seed, stream, tf.constant(first, tf.int64), count, size
+  ).numpy()
+
+
+def _epoch(seed, stream, epoch, size):
+  return _positions(seed, stream, epoch * size, size, size)
+
+
+def _domain(name, count, labelled=True):
+  """Image i holds i in every pixel, and its label is i mod 3."""
+  numbers = np.arange(count)
+  images = np.broadcast_to(
+    numbers.astype(np.uint8)[:, np.newaxis, np.newaxis, np.newaxis],
+    [count, 2, 2, 3],
+  )
+  labels = (numbers % 3).astype(np.int32) if labelled else None
+  return domains.Domain(name, 'train', images, labels, ('a', 'b', 'c'))
+
+
+def _elements(
+  streams=('source', 'target'),
+  source=None,
+  target=None,
+  batch_size=4,
+  seed=0,
+  first_step=0,
+  last_step=6,
+  **more,
+):
+  source = source or _domain('a', 10)
+  target = target or _domain('b', 7)
+  return list(
+    pipeline.batches(
+      streams, source, target, batch_size, seed, first_step, last_step, **more
+    ).as_numpy_iterator()
+  )
+
+
+def _assert_equal(left, right):
+  assert len(left) == len(right)
+  for a, b in zip(left, right):
+    assert a.keys() == b.keys()
+    for stream in a:
+      assert a[stream].keys() == b[stream].keys()
+      for key in a[stream]:
+        np.testing.assert_array_equal(a[stream][key], b[stream][key])
+
+
+# shuffled_positions
+
+
+@pytest.mark.parametrize('size', [1, 2, 7, 1000, 60000])
+def test_every_epoch_is_a_permutation(size):
+  for seed in (0, 1, 12345):
+    for epoch in (0, 1, 2, 10**6):
+      order = _epoch(seed, 'source', epoch, size)
+      assert order.dtype == np.int64
+      np.testing.assert_array_equal(np.sort(order), np.arange(size))
+
+
+def test_epochs_streams_and_seeds_differ():
+  orders = {
+    'first': _epoch(0, 'source', 0, 1000),
+    'second': _epoch(0, 'source', 1, 1000),
+    'third': _epoch(0, 'source', 2, 1000),
+    'stream': _epoch(0, 'target', 0, 1000),
+    'other stream': _epoch(0, 'labelled_target', 0, 1000),
+    'seed': _epoch(1, 'source', 0, 1000),
+    'far seed': _epoch(20240131, 'source', 0, 1000),
+    'sorted': np.arange(1000),
+  }
+  names = list(orders)
+  for i, a in enumerate(names):
+    for b in names[:i]:
+      # Two random permutations share one element on average.
+      assert (orders[a] == orders[b]).sum() < 15, (a, b)
+
+
+def test_same_arguments_same_order():
+  np.testing.assert_array_equal(
+    _epoch(3, 'source', 5, 1000), _epoch(3, 'source', 5, 1000)
+  )
+
+
+def test_any_part_is_a_slice_of_the_whole():
+  size = 7
+  whole = np.concatenate([_epoch(4, 'target', e, size) for e in range(6)])
+  for first, count in ((0, 42), (5, 9), (6, 2), (13, 1), (20, 22)):
+    np.testing.assert_array_equal(
+      _positions(4, 'target', first, count, size), whole[first : first + count]
+    )
+
+
+def test_small_domains_are_shuffled_too():
+  # Any order of 3 images comes up: 6 orders in 300 epochs, each 50 times give
+  # or take 6.5; the first epoch of every stream is not the sorted one.
+  for seed in (0, 1):
+    orders = _positions(seed, 'source', 0, 900, 3).reshape(-1, 3)
+    orders = [tuple(order) for order in orders]
+    counts = [orders.count(order) for order in set(orders)]
+    assert len(counts) == 6
+    assert max(counts) < 50 + 5 * 6.5
+  firsts = [
+    tuple(_epoch(seed, stream, 0, 7))
+    for seed in (0, 1, 2)
+    for stream in ('source', 'target', 'labelled_target')
+  ]
+  # By chance once in 5,040.
+  assert firsts.count(tuple(range(7))) <= 1
+  assert len(set(firsts)) >= 8
+
+
+@pytest.mark.parametrize('size', [1000, 4000, 8000, 59001, 60000, 65536])
+def test_orders_are_not_correlated(size):
+  """Not with each other, not from one element to the next, not with sorted.
+
+  A domain in folders is sorted by class, and two digit domains have the labels
+  in the same order: what is left of an order is a bias in every batch.
+  """
+  orders = [
+    _epoch(seed, stream, epoch, size).astype(np.float64)
+    for seed in (0, 1)
+    for stream in ('source', 'target')
+    for epoch in (0, 1, 2)
+  ]
+  table = np.corrcoef(orders + [np.arange(size)])
+  between = table[np.triu_indices(len(table), k=1)]
+  follows = [np.corrcoef(order[:-1], order[1:])[0, 1] for order in orders]
+  # The correlation of two random permutations has deviation 1 / sqrt(size); 90
+  # of them stay below 5 of these.
+  assert np.abs(between).max() < 5.0 / np.sqrt(size)
+  assert np.abs(follows).max() < 5.0 / np.sqrt(size)
+
+
+# batches
+
+
+def test_batches_hold_what_their_index_says():
+  source, target = _domain('a', 10), _domain('b', 7)
+  elements = _elements(source=source, target=target)
+  assert len(elements) == 6
+  for element in elements:
+    assert element.keys() == {'source', 'target'}
+    for stream, domain in (('source', source), ('target', target)):
+      part = element[stream]
+      assert part['image'].dtype == np.uint8
+      assert part['image'].shape == (4, 2, 2, 3)
+      np.testing.assert_array_equal(part['image'], domain.images[part['index']])
+    label = element['source']['label']
+    assert label.dtype == np.int32
+    np.testing.assert_array_equal(label, element['source']['index'] % 3)
+
+
+def test_batches_run_through_the_domain_in_epochs():
+  # 5 steps of 4 images are 2 epochs of 10.
+  indices = np.concatenate(
+    [e['source']['index'] for e in _elements(last_step=5)]
+  )
+  for epoch in (indices[:10], indices[10:]):
+    np.testing.assert_array_equal(np.sort(epoch), np.arange(10))
+  assert (indices[:10] != indices[10:]).any()
+
+
+@pytest.mark.parametrize('first_step', [1, 3, 5])
+def test_resumed_batches_are_those_of_the_whole_run(first_step):
+  whole = _elements(last_step=8)
+  _assert_equal(
+    _elements(first_step=first_step, last_step=8), whole[first_step:]
+  )
+
+
+def test_batches_of_another_seed_differ():
+  first, other = _elements(seed=0), _elements(seed=1)
+  for stream in ('source', 'target'):
+    assert any(
+      (a[stream]['index'] != b[stream]['index']).any()
+      for a, b in zip(first, other)
+    )
+
+
+@pytest.mark.parametrize('replicas', [2, 4])
+def test_replicas_share_the_global_batch(replicas):
+  whole = _elements(first_step=2)
+  parts = _elements(first_step=2, replicas=replicas)
+  assert len(parts) == replicas * len(whole)
+  joined = [
+    {
+      stream: {
+        key: np.concatenate([part[stream][key] for part in group])
+        for key in group[0][stream]
+      }
+      for stream in group[0]
+    }
+    for group in zip(*(parts[r::replicas] for r in range(replicas)))
+  ]
+  _assert_equal(joined, whole)
+
+
+def test_a_worker_gets_the_parts_of_its_replicas():
+  parts = _elements(batch_size=8, first_step=1, replicas=4)
+  first = _elements(
+    batch_size=8, first_step=1, replicas=4, replica_range=(0, 2)
+  )
+  second = _elements(
+    batch_size=8, first_step=1, replicas=4, replica_range=(2, 4)
+  )
+  for worker, others in ((first, (0, 1)), (second, (2, 3))):
+    _assert_equal(worker, [p for i, p in enumerate(parts) if i % 4 in others])
+
+
+def test_target_has_no_label_and_labelled_target_has():
+  streams = ('source', 'target', 'labelled_target')
+  for element in _elements(streams=streams):
+    assert element['target'].keys() == {'image', 'index'}
+    assert element['source'].keys() == {'image', 'index', 'label'}
+    labelled = element['labelled_target']
+    np.testing.assert_array_equal(labelled['label'], labelled['index'] % 3)
+    np.testing.assert_array_equal(
+      labelled['image'][:, 0, 0, 0] % 3, labelled['label']
+    )
+
+
+def test_only_the_streams_that_are_asked_for():
+  (element,) = _elements(streams=('labelled_target',), last_step=1)
+  assert element.keys() == {'labelled_target'}
+  source = _domain('a', 10)
+  (element,) = pipeline.batches(
+    ('source',), source, None, 4, 0, 0, 1
+  ).as_numpy_iterator()
+  assert element.keys() == {'source'}
+
+
+def test_an_unlabelled_target_serves_the_target_stream():
+  target = _domain('b', 7, labelled=False)
+  assert _elements(target=target)[0]['target'].keys() == {'image', 'index'}
+
+
+@pytest.mark.parametrize(
+  'streams, unlabelled',
+  [(('source', 'target'), 'source'), (('labelled_target',), 'target')],
+)
+def test_a_stream_that_needs_labels_is_refused_without(streams, unlabelled):
+  domain = _domain('photos', 7, labelled=False)
+  with pytest.raises(errors.UsageError, match='photos has no labels'):
+    _elements(streams=streams, **{unlabelled: domain})
+
+
+@pytest.mark.parametrize('size', [1, 3])
+def test_a_domain_smaller_than_a_batch(size):
+  elements = _elements(
+    target=_domain('b', size), batch_size=8, last_step=size * 3
+  )
+  indices = np.concatenate([e['target']['index'] for e in elements])
+  # Every image comes up as often as every other.
+  np.testing.assert_array_equal(np.bincount(indices), [8 * 3] * size)
+  for epoch in indices.reshape(-1, size):
+    np.testing.assert_array_equal(np.sort(epoch), np.arange(size))
+
+
+def test_a_batch_that_cannot_be_split_is_refused():
+  with pytest.raises(errors.UsageError, match='batch_size=5.*2 replicas'):
+    _elements(batch_size=5, replicas=2)

@@ -1,0 +1,79 @@
+r"""Evaluates a run anew: on its own test splits, or on another domain.
+
+  python -m tools.evaluate --run_dir=RUN [--domain=NAME_OR_folder:PATH] \
+    [--data_dir=DIR]
+"""
+
+import dataclasses
+from typing import Optional
+
+from tfda import errors, flag_config
+from tfda.settings import setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  run_dir: Optional[str] = setting(None, 'the run; its last checkpoint counts')
+  domain: Optional[str] = setting(
+    None, "domain to evaluate on; the run's two if not set"
+  )
+  data_dir: Optional[str] = setting(
+    None, "folder of downloaded data sets; the run's if not set"
+  )
+
+
+def parser():
+  return flag_config.Parser({'evaluate': ('', Settings)})
+
+
+def main(arguments):
+  from tfda.serving import restore
+
+  groups, words = parser().parse(arguments)
+  flag_config.refuse(words)
+  settings = groups['evaluate']
+  if not settings.run_dir:
+    raise errors.UsageError('--run_dir=RUN is needed')
+  run, experiment, model = restore.restore(settings.run_dir)
+  domains = {'source': experiment.source, 'target': experiment.target}
+  if settings.domain:
+    domains = {'domain': settings.domain}
+  data_dir = settings.data_dir or experiment.data_dir
+  rows = [
+    [side, *_evaluate(model, run, name, data_dir)]
+    for side, name in domains.items()
+  ]
+  print(f'{run.path} at step {int(model.step)} of {experiment.steps}')
+  rows.insert(0, ['', 'name', 'images', 'accuracy', 'mean entropy (nats)'])
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  for row in rows:
+    print('  '.join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip())
+
+
+def _evaluate(model, run, name, data_dir):
+  """Returns the cells of a row: name, images, accuracy, mean entropy."""
+  import numpy as np
+
+  from tfda import losses
+  from tfda.data import domains
+  from tfda.evaluation import evaluate
+
+  domain = domains.load(name, 'test', model.backbone.image_size, data_dir)
+  # In the place of the source: what the run was trained with.
+  names = tuple(run.class_names())
+  trained = domains.Domain(run.path, 'train', None, range(len(names)), names)
+  domains.check_classes(trained, domain)
+  logits, _ = evaluate.predict(model, domain.images)
+  shown = 'no labels'
+  if domain.labels is not None:
+    shown = f'{np.mean(logits.argmax(axis=-1) == domain.labels):.2%}'
+  entropy = float(np.mean(losses.entropy(logits)))
+  return [name, str(len(logits)), shown, f'{entropy:.4f}']
+
+
+def run():
+  flag_config.run(main, __doc__, parser)
+
+
+if __name__ == '__main__':
+  run()
