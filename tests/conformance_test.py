@@ -23,7 +23,7 @@ def four_steps(method):
   run = harness.Run(harness.settings(method))
   run.train(2)
   halfway = [value.numpy() for value in run.model.variables]
-  path = run.checkpoint.write(f'/tmp/tfda_conformance_{os.getpid()}_{method}')
+  path = run.checkpoint.save(f'/tmp/tfda_conformance_{os.getpid()}_{method}')
   run.halfway_terms = run.train(2)
   return run, halfway, path
 

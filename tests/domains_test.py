@@ -698,3 +698,15 @@ def test_load_domains_compares_all_four(tmp_path):
       load(source, target)
     assert _one_line(error).startswith('the class lists differ')
     assert ': b' in str(error.value)
+
+
+def test_load_domains_needs_labels_in_both_splits_of_the_source(tmp_path):
+  _write_images(
+    tmp_path, {'train/a/1.png': 1, 'train/b/2.png': 2, 'test/3.png': 3}
+  )
+  settings = experiment.Experiment(
+    source=f'folder:{tmp_path}', target=f'folder:{tmp_path}/test'
+  )
+  with pytest.raises(errors.UsageError) as error:
+    experiment.load_domains(settings, 8)
+  assert 'labels' in _one_line(error) and str(tmp_path) in str(error.value)

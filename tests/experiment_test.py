@@ -236,6 +236,15 @@ def test_unlabelled_target_has_null_accuracy(tmp_path):
   assert 0 <= results['validators']['target_entropy'] <= np.log(2) + 1e-6
 
 
+def test_mirrored_run_gives_the_weights_of_one_device(finished, tmp_path):
+  path = experiment.train(settings(tmp_path / 'run', strategy='mirrored'))
+  ours, theirs = checkpoint(path), checkpoint(finished)
+  assert set(ours) == set(theirs)
+  for name, value in theirs.items():
+    if 'averages' not in name:  # Sums over replicas.
+      np.testing.assert_allclose(ours[name], value, atol=1e-5, err_msg=name)
+
+
 @pytest.mark.parametrize('precision', ['float16', 'bfloat16'])
 def test_mixed_precision_trains(precision, tmp_path):
   path = experiment.train(

@@ -96,7 +96,7 @@ class Run:
 
   def train(self, steps):
     """Takes steps from where the model is; returns the last step's averages."""
-    first = int(self.model.step)
+    first = int(self.model.step.numpy())
     batches = self.strategy.distribute_datasets_from_function(
       lambda context: self.batches(
         first, first + steps, context.num_replicas_in_sync
@@ -106,8 +106,12 @@ class Run:
     return {name: values[-1] for name, values in history.history.items()}
 
   def weights(self):
-    """{path: value} of every weight."""
-    return [weight.numpy() for weight in self.model.weights]
+    """Values of all that training changes or inference needs."""
+    model = self.model
+    return [
+      weight.numpy()
+      for weight in model.trainable_variables + model.inference_weights()
+    ]
 
   def accuracy(self, side):
     domain = self.data[side, 'test']

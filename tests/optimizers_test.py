@@ -1,7 +1,5 @@
 """The optimizers against plain numpy and against Keras' own."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -171,104 +169,90 @@ def test_progress_schedule_ignores_the_update_counter():
   np.testing.assert_allclose(optimizer.learning_rate, 0.25)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Model:
-  """What `make_optimizer` needs, with few variables."""
+# experiment.make_optimizer
 
-  backbone: list
-  head: list
-  done: tf.Variable
 
-  @property
-  def trainable_variables(self):
-    return self.backbone + self.head
+def _model(progress=0.0, **changed):
+  """An Experiment, its model at this progress, and its optimizer."""
+  settings = experiment.Experiment(method='dann', image_size=8, **changed)
+  model = experiment.build(settings, methods.load('dann').Config(), 3)
+  model.progress = lambda: tf.constant(progress)
+  return model, experiment.make_optimizer(settings, model)
 
-  def new_variables(self):
-    return self.head
 
-  def progress(self):
-    return self.done
+def _moved(model, optimizer):
+  """How far one step with unit gradients moves each trainable variable."""
+  variables = model.trainable_variables
+  before = [v.numpy() for v in variables]
+  optimizer.apply_gradients([(tf.ones_like(v), v) for v in variables])
+  return [v.numpy() - old for v, old in zip(variables, before)]
 
 
 @pytest.mark.parametrize('name', ['sgd', 'adam'])
-def test_make_optimizer_multiplies_new_layers_and_biases(name):
-  def pair(scope):
-    return [
-      tf.Variable(tf.zeros([2, 2]), name=f'{scope}/kernel'),
-      tf.Variable(tf.zeros([2]), name=f'{scope}/bias'),
-    ]
-
-  model = _Model(pair('bias_free'), pair('dense'), tf.Variable(0.0))
-  settings = experiment.Experiment(
+@pytest.mark.parametrize('bottleneck', [0, 4])
+def test_make_optimizer_multiplies_new_layers_and_biases(name, bottleneck):
+  model, optimizer = _model(
     optimizer=name,
+    bottleneck=bottleneck,
     learning_rate=0.001,
     new_layer_multiplier=10.0,
     bias_multiplier=2.0,
   )
-  optimizer = experiment.make_optimizer(settings, model)
-  variables = model.trainable_variables
-  optimizer.apply_gradients([(tf.ones_like(v), v) for v in variables])
-  # Unit gradients: SGD and Adam both begin with one learning rate.
-  for variable, factor in zip(variables, (1.0, 2.0, 10.0, 20.0)):
-    np.testing.assert_allclose(
-      variable, np.full(variable.shape, -0.001 * factor), rtol=1e-5
-    )
-
-
-def test_make_optimizer_of_a_model():
-  settings = experiment.Experiment(
-    method='dann',
-    image_size=8,
-    bottleneck=4,
-    learning_rate=0.01,
-    learning_rate_alpha=15.0,
-    learning_rate_beta=0.5,
-    momentum=0.0,
-    new_layer_multiplier=10.0,
-    bias_multiplier=2.0,
-  )
-  model = experiment.build(settings, methods.load('dann').Config(), 3)
-  # Progress 0.2: 0.01 / (1 + 15 * 0.2)^0.5 = 0.005.
-  model.progress = lambda: tf.constant(0.2)
-  optimizer = experiment.make_optimizer(settings, model)
-  variables = model.trainable_variables
-  before = [v.numpy() for v in variables]
-  optimizer.apply_gradients([(tf.ones_like(v), v) for v in variables])
   old = {v.ref() for v in model.backbone.trainable_variables}
   # 2 convolutions; bottleneck, 3 layers of the classifier, 2 of the
   # discriminator; a kernel and a bias each.
-  assert (len(old), len(variables)) == (4, 16)
-  for variable, value in zip(variables, before):
+  variables = model.trainable_variables
+  assert (len(old), len(variables)) == (4, 16 if bottleneck else 14)
+  # Unit gradients: SGD and Adam both begin with one learning rate.
+  for variable, moved in zip(variables, _moved(model, optimizer)):
     factor = 1.0 if variable.ref() in old else 10.0
     factor *= 2.0 if len(variable.shape) == 1 else 1.0
     np.testing.assert_allclose(
-      value - variable, np.full(value.shape, 0.005 * factor), rtol=1e-3
+      moved, np.full(moved.shape, -0.001 * factor), rtol=1e-3
     )
 
 
+def test_make_optimizer_anneals_the_learning_rate_by_progress():
+  model, optimizer = _model(
+    progress=0.2,
+    learning_rate=0.01,
+    learning_rate_alpha=15.0,
+    learning_rate_beta=0.5,
+  )
+  # 0.01 / (1 + 15 * 0.2)^0.5 = 0.005
+  for moved in _moved(model, optimizer):
+    np.testing.assert_allclose(moved, np.full(moved.shape, -0.005), rtol=1e-3)
+  np.testing.assert_allclose(optimizer.learning_rate, 0.005, rtol=1e-6)
+  # At p = 1: 0.01 / 16^0.5
+  np.testing.assert_allclose(optimizer.rate(1.0), 0.0025, rtol=1e-6)
+
+
 def test_make_optimizer_passes_momentum_nesterov_and_decay():
-  settings = experiment.Experiment(
+  model, optimizer = _model(
     learning_rate=0.1, momentum=0.5, nesterov=True, weight_decay=0.25
   )
-  model = _Model(_variables(2.0), [], tf.Variable(0.0))
-  optimizer = experiment.make_optimizer(settings, model)
-  optimizer.apply_gradients([(tf.constant(1.0), model.backbone[0])])
-  # g = 1 + 0.25 * 2 = 1.5, v = -0.15; Nesterov: w + 0.5 v - 0.15 = 2 - 0.225
-  np.testing.assert_allclose(model.backbone[0], 1.775, rtol=1e-6)
+  for variable in model.trainable_variables:
+    variable.assign(tf.fill(variable.shape, 2.0))
+  # g = 1 + 0.25 * 2 = 1.5, v = -0.15; Nesterov: 0.5 v - 0.15 = -0.225
+  for moved in _moved(model, optimizer):
+    np.testing.assert_allclose(moved, np.full(moved.shape, -0.225), rtol=1e-5)
 
 
 def test_make_optimizer_in_float16_scales_the_loss():
-  settings = experiment.Experiment(
-    mixed_precision='float16', learning_rate=0.1, bias_multiplier=2.0
+  model, optimizer = _model(
+    mixed_precision='float16', learning_rate=0.01, new_layer_multiplier=2.0
   )
-  bias = tf.Variable(0.0, name='bias')
-  model = _Model([bias], [], tf.Variable(0.0))
-  optimizer = experiment.make_optimizer(settings, model)
   assert isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer)
-  scaled = optimizer.get_scaled_loss(tf.constant(1.0))
+  variable = model.classifier.trainable_variables[0]
+  before = variable.numpy()
+  scaled = optimizer.get_scaled_loss(tf.ones_like(variable))
+  assert float(tf.reduce_min(scaled)) > 1000.0
   gradients = optimizer.get_unscaled_gradients([scaled])
-  optimizer.apply_gradients(zip(gradients, [bias]))
-  np.testing.assert_allclose(bias, -0.2, rtol=1e-6)
+  optimizer.apply_gradients(zip(gradients, [variable]))
+  np.testing.assert_allclose(
+    variable.numpy() - before, np.full(before.shape, -0.02), rtol=1e-3
+  )
   # A step that overflowed is skipped.
-  optimizer.apply_gradients([(tf.constant(np.inf), bias)])
-  np.testing.assert_allclose(bias, -0.2, rtol=1e-6)
+  before = variable.numpy()
+  optimizer.apply_gradients([(scaled * np.inf, variable)])
+  np.testing.assert_array_equal(variable, before)

@@ -44,7 +44,7 @@ class Trainer(tf.keras.callbacks.Callback):
     self._run = run
     self._manager = manager
     self._seconds = seconds
-    self._step = int(model.step)
+    self._step = int(model.step.numpy())
     self._logged_step = self._step
     self._signal = None
     self._accuracies = {}
@@ -134,7 +134,7 @@ class Trainer(tf.keras.callbacks.Callback):
     progress = model.progress()
     row = {
       'step': self._step,
-      'seconds': f'{float(self._seconds):.3f}',
+      'seconds': f'{float(self._seconds.numpy()):.3f}',
       'images_per_second': f'{speed:.1f}',
       'learning_rate': float(self._learning_rate(progress)),
       **{k: float(v) for k, v in model.scheduled(progress).items()},

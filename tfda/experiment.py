@@ -283,7 +283,7 @@ def _train(experiment, config, run, strategy):
     start = 0
     for phase in phases:
       end = start + phase.steps
-      if int(model.step) < end:
+      if int(model.step.numpy()) < end:
         model.begin_phase(phase, start)
         _fit(experiment, model, source, target, end, strategy, trainer)
       start = end
@@ -291,15 +291,15 @@ def _train(experiment, config, run, strategy):
   run.write_results(
     experiment,
     evaluate.evaluate(model, data, run.evaluation),
-    seconds=float(seconds),
-    images_per_second=images / max(float(seconds), 1e-9),
+    seconds=float(seconds.numpy()),
+    images_per_second=images / max(float(seconds.numpy()), 1e-9),
   )
   return run.path
 
 
 def _fit(experiment, model, source, target, last_step, strategy, trainer):
   """One phase from the model's step to last_step, in Keras' own loop."""
-  first_step = int(model.step)
+  first_step = int(model.step.numpy())
 
   def dataset(context):
     replicas = context.num_replicas_in_sync
