@@ -17,7 +17,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ALL = methods.names()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def four_steps(method):
   """A run of four steps with its state after two; one trace serves all."""
   run = harness.Run(harness.settings(method))

@@ -15,7 +15,8 @@ from typing import Optional
 
 import tensorflow as tf
 
-from tfda.layers import noise, perceptron
+from tfda import classification
+from tfda.layers import noise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Phase:
   trainable: Optional[tuple[tf.Variable, ...]] = None  # None: all of them.
 
 
-class AdaptationModel(tf.keras.Model):
-  """Backbone, optional bottleneck, label classifier, and the training step.
+class AdaptationModel(classification.ClassificationModel):
+  """A classifier and the training step.
 
   batch['source'] has 'image' [b, S, S, 3] uint8, 'label' [b] and 'index' [b];
   batch['target'] has 'image' and 'index', never a label.
@@ -43,39 +44,19 @@ class AdaptationModel(tf.keras.Model):
   LOSS_TERMS = ()
   STREAMS = ('source', 'target')
 
-  def __init__(
-    self,
-    backbone,
-    num_classes,
-    config,
-    seed=0,
-    bottleneck_units=0,
-    classifier_dropout=0.0,
-  ):
-    """Makes the part that inference needs; a method adds the rest.
+  def __init__(self, backbone, num_classes, config, seed=0, **network):
+    """Makes the classifier; a method adds what else it trains.
 
     Args:
       backbone: a backbones.Backbone.
       num_classes: C.
       config: the method's Config.
       seed: of the noise of training.
-      bottleneck_units: width of a linear layer between the backbone's features
-        and everything else, as in the DANN release's Office network; 0: none.
-      classifier_dropout: rate in the label classifier's hidden layers.
+      **network: further arguments of ClassificationModel.
     """
-    super().__init__()
-    self.backbone = backbone
+    super().__init__(backbone, num_classes, **network)
     self.config = config
     self.seed = seed
-    self.feature_width = bottleneck_units or backbone.feature_width
-    self.bottleneck = None
-    if bottleneck_units:
-      self.bottleneck = tf.keras.layers.Dense(bottleneck_units)
-      self.bottleneck.build([None, backbone.feature_width])
-    self.classifier = perceptron.Perceptron(
-      backbone.label_units, num_classes, classifier_dropout
-    )
-    self.classifier.build([None, self.feature_width])
     first = tf.VariableAggregation.ONLY_FIRST_REPLICA
     self.step = tf.Variable(0, False, dtype=tf.int64, aggregation=first)
     # In a dict Keras does not find them, and `fit` does not reset them: they
@@ -83,28 +64,24 @@ class AdaptationModel(tf.keras.Model):
     self.averages = {
       name: tf.keras.metrics.Mean(name) for name in ('total', *self.LOSS_TERMS)
     }
-    self._accuracy = tf.keras.metrics.SparseCategoricalAccuracy('accuracy')
     self._phase = self._phase_start = None
 
-  def features(self, images, training=False):
-    """[B, S, S, 3] in 0..255 -> features [B, D], what the methods align."""
-    features = self.backbone(images, training=training)
-    return features if self.bottleneck is None else self.bottleneck(features)
+  def statistics_of(self, domain):
+    seen = {name.split('_')[-1] for name in self.STREAMS}
+    return domain if domain in seen else seen.pop()
 
-  def call(self, images, training=False):
-    """[B, S, S, 3] in 0..255 -> class logits [B, C]."""
-    return self.classifier(self.features(images, training=training))
+  def both_features(self, source_images, target_images):
+    """Features [2b, D] in training, those of the source first.
 
-  @tf.function(reduce_retracing=True)
-  def infer(self, images):
-    """{'logits': [B, C], 'features': [B, D]} as one compiled function."""
-    features = self.features(images)
-    return {'logits': self.classifier(features), 'features': features}
-
-  def inference_weights(self):
-    """The variables that an exported classifier needs."""
-    layers = [self.backbone, self.bottleneck, self.classifier]
-    return [w for layer in layers if layer is not None for w in layer.weights]
+    In one pass, the fast form on a CPU, in which batch normalisation sees both
+    domains; in two where the backbone has statistics of each.
+    """
+    if not self.backbone.has_domain_statistics:
+      images = tf.concat([source_images, target_images], axis=0)
+      return self.features(images, training=True)
+    source = self.features(source_images, training=True, domain='source')
+    target = self.features(target_images, training=True, domain='target')
+    return tf.concat([source, target], axis=0)
 
   def objective(self, batch, progress):
     """The method: (scalar to minimise, {term: scalar for every LOSS_TERMS}).
@@ -178,12 +155,3 @@ class AdaptationModel(tf.keras.Model):
     finite = tf.reduce_all(tf.math.is_finite(stacked))
     message = ['not finite', self.step, stacked]
     return tf.debugging.Assert(finite, message, summarize=len(values))
-
-  @property
-  def metrics(self):
-    return [self._accuracy]
-
-  def test_step(self, batch):
-    """Accuracy on {'image', 'label'}, for Keras' `evaluate`."""
-    self._accuracy.update_state(batch['label'], self(batch['image']))
-    return {'accuracy': self._accuracy.result()}

@@ -10,7 +10,7 @@ import os
 import tensorflow as tf
 
 from tfda import errors
-from tfda.layers import convolution, preprocessing
+from tfda.layers import convolution, preprocessing, scaling
 
 # Mean and standard deviation of ImageNet per channel, of images in 0..1, as
 # used by most published ResNet weights.
@@ -28,6 +28,8 @@ class Backbone(tf.keras.layers.Layer):
     discriminator_units: the same for the domain discriminator.
     measures_mean: whether the input's mean is measured on the training images.
     network: the Keras functional model, preprocessed images -> feature map.
+    source_network: the same with the source's batch statistics, where the
+      backbone has statistics of each domain; else `network` itself.
   """
 
   def __init__(
@@ -38,10 +40,12 @@ class Backbone(tf.keras.layers.Layer):
     label_units=(),
     discriminator_units=(1024, 1024),
     measures_mean=False,
-    name=None,
+    source_network=None,
   ):
-    super().__init__(name=name)
+    super().__init__(name=network.name)
     self.network = network
+    self.has_domain_statistics = source_network is not None
+    self.source_network = source_network or network
     self.normalise = normalise
     self.pooling = pooling
     self.label_units = label_units
@@ -61,9 +65,10 @@ class Backbone(tf.keras.layers.Layer):
     height, width, depth = self.feature_map_shape
     return height * width * depth if self.pooling == 'flatten' else depth
 
-  def feature_map(self, images, training=False):
+  def feature_map(self, images, training=False, domain='target'):
     """[B, S, S, 3] in 0..255 -> [B, H, W, D]."""
-    return self.network(self.normalise(images), training=training)
+    network = self.source_network if domain == 'source' else self.network
+    return network(self.normalise(images), training=training)
 
   def pool(self, feature_map):
     """[B, H, W, D] -> [B, feature_width]: flattened, or the mean."""
@@ -71,9 +76,14 @@ class Backbone(tf.keras.layers.Layer):
       return tf.reshape(feature_map, [-1, self.feature_width])
     return tf.reduce_mean(feature_map, axis=[1, 2])
 
-  def call(self, images, training=False):
+  def call(self, images, training=False, domain='target'):
     """[B, S, S, 3] in 0..255 -> features [B, feature_width]."""
-    return self.pool(self.feature_map(images, training=training))
+    return self.pool(self.feature_map(images, training, domain))
+
+  def inference_weights(self, domain='target'):
+    """The variables that images of one domain go through."""
+    network = self.source_network if domain == 'source' else self.network
+    return self.normalise.weights + network.weights
 
   def freeze_until(self, layer_name):
     """Freezes every layer up to and including the one named.
@@ -89,34 +99,35 @@ class Backbone(tf.keras.layers.Layer):
         f'--freeze_until={layer_name}: no such layer in {self.name}; '
         f'{errors.near(layer_name, names)}'
       )
-    for layer in self.network.layers[: names.index(layer_name) + 1]:
-      layer.trainable = False
+    for network in (self.network, self.source_network):
+      for layer in network.layers[: names.index(layer_name) + 1]:
+        layer.trainable = False
 
 
-def _convolutions(name, image_size, blocks, batch_norm=False):
-  """conv (SAME) - [batch norm] - ReLU - max pooling, for every block.
+def _convolutions(name, image_size, blocks):
+  """conv (SAME) - ReLU - max pooling, for every block.
 
   Args:
+    name: of the network.
+    image_size: side of the input in pixels.
     blocks: (kernel size, filters, pooling size, pooling stride) tuples.
   """
   layers = tf.keras.layers
   inputs = x = layers.Input([image_size, image_size, 3])
   for i, (kernel, filters, pool, stride) in enumerate(blocks, start=1):
     x = convolution.Conv2D(filters, kernel, padding='same', name=f'conv{i}')(x)
-    if batch_norm:
-      x = layers.BatchNormalization(
-        momentum=0.9, synchronized=True, name=f'batch_norm{i}'
-      )(x)
     x = layers.ReLU(name=f'relu{i}')(x)
     x = layers.MaxPool2D(pool, stride, padding='same', name=f'pool{i}')(x)
   return tf.keras.Model(inputs, x, name=name)
 
 
-def dann_mnist(image_size=28, batch_norm=False):
+_DANN_MNIST_BLOCKS = [(5, 32, 2, 2), (5, 48, 2, 2)]
+
+
+def dann_mnist(image_size=28):
   """Ganin & Lempitsky 2015, Figure 5a: 28x28, two convolutions, FC100-100."""
-  blocks = [(5, 32, 2, 2), (5, 48, 2, 2)]
   return Backbone(
-    _convolutions('dann_mnist', image_size, blocks, batch_norm),
+    _convolutions('dann_mnist', image_size, _DANN_MNIST_BLOCKS),
     preprocessing.Normalise(),
     pooling='flatten',
     label_units=(100, 100),
@@ -125,9 +136,49 @@ def dann_mnist(image_size=28, batch_norm=False):
   )
 
 
-def dann_mnist_batch_norm(image_size=28):
-  """`dann_mnist` with batch normalisation; ours, not the paper's."""
-  return dann_mnist(image_size, batch_norm=True)
+def dann_mnist_domain_norm(image_size=28):
+  """`dann_mnist` with batch normalisation by the statistics of each domain.
+
+  Not in the DANN paper. Every convolution is followed by a normalisation with
+  the mean and variance of the image's own domain, as in Li et al. 2016
+  (AdaBN) and Chang et al. 2019 (domain-specific batch normalisation), then by a
+  scale and an offset that the domains share.
+  """
+  layers = tf.keras.layers
+  shared = {
+    i: (
+      convolution.Conv2D(
+        filters, kernel, padding='same', use_bias=False, name=f'conv{i}'
+      ),
+      scaling.ScaleAndOffset(name=f'scale{i}'),
+    )
+    for i, (kernel, filters, _, _) in enumerate(_DANN_MNIST_BLOCKS, start=1)
+  }
+
+  def network(name):
+    inputs = x = layers.Input([image_size, image_size, 3])
+    for i, (convolve, scale) in shared.items():
+      _, _, pool, stride = _DANN_MNIST_BLOCKS[i - 1]
+      x = layers.BatchNormalization(
+        momentum=0.9,
+        center=False,
+        scale=False,
+        synchronized=True,
+        name=f'batch_norm{i}',
+      )(convolve(x))
+      x = layers.ReLU(name=f'relu{i}')(scale(x))
+      x = layers.MaxPool2D(pool, stride, padding='same', name=f'pool{i}')(x)
+    return tf.keras.Model(inputs, x, name=name)
+
+  return Backbone(
+    network('dann_mnist_domain_norm'),
+    preprocessing.Normalise(),
+    pooling='flatten',
+    label_units=(100, 100),
+    discriminator_units=(100,),
+    measures_mean=True,
+    source_network=network('dann_mnist_domain_norm_source'),
+  )
 
 
 def dann_svhn(image_size=32):
@@ -207,7 +258,7 @@ _BACKBONES = {
   function.__name__: function
   for function in [
     dann_mnist,
-    dann_mnist_batch_norm,
+    dann_mnist_domain_norm,
     dann_svhn,
     dann_gtsrb,
     mobilenet,

@@ -127,7 +127,7 @@ class Trainer(tf.keras.callbacks.Callback):
     speed = images * (self._step - self._logged_step) / max(elapsed, 1e-9)
     if evaluates:
       self._accuracies = {
-        side: evaluate.accuracy(model, self._data[side, 'test'])
+        side: evaluate.accuracy(model, self._data[side, 'test'], side)
         for side in ('source', 'target')
         if self._data[side, 'test'].labels is not None
       }

@@ -10,24 +10,29 @@ _KEPT = 1000  # Images of each domain whose features are kept for pictures.
 _SAMPLES = 24  # Of these, images kept themselves.
 
 
-def predict(model, images):
+def predict(model, images, side='target'):
   """Returns (logits [N, C], features [N, D]) of uint8 images, float32 arrays.
 
   The whole set is run in batches of a fixed size, so one trace serves all sets.
+
+  Args:
+    model: a ClassificationModel.
+    images: uint8 [N, S, S, 3].
+    side: 'source' or 'target', for models with statistics of each domain.
   """
   logits, features = [], []
   for start in range(0, len(images), _BATCH):
     batch = images[start : start + _BATCH]
     padding = [(0, _BATCH - len(batch))] + [(0, 0)] * 3
-    outputs = model.infer(tf.constant(np.pad(batch, padding)))
+    outputs = model.infer(tf.constant(np.pad(batch, padding)), domain=side)
     logits.append(outputs['logits'].numpy()[: len(batch)])
     features.append(outputs['features'].numpy()[: len(batch)])
   return np.concatenate(logits), np.concatenate(features)
 
 
-def accuracy(model, domain):
+def accuracy(model, domain, side='target'):
   """Accuracy in [0, 1] of a model on a labelled domain."""
-  logits, _ = predict(model, domain.images)
+  logits, _ = predict(model, domain.images, side)
   return float(np.mean(logits.argmax(axis=-1) == domain.labels))
 
 
@@ -87,7 +92,7 @@ def evaluate(model, data, path):
   class_names = data['source', 'train'].class_names
   for side in ('source', 'target'):
     domain = data[side, 'test']
-    logits, features = predict(model, domain.images)
+    logits, features = predict(model, domain.images, side)
     arrays[f'{side}_logits'] = logits
     kept = np.random.default_rng(0).permutation(len(features))[:_KEPT]
     arrays[f'{side}_kept'] = kept

@@ -103,10 +103,7 @@ class Method(adaptation.AdaptationModel):
     noise = self.noise(batch)
     adaptation_factor = self.scheduled(progress)['adaptation_factor']
 
-    # One forward pass over both domains: it is the fast form on a CPU, and
-    # batch normalisation, where there is any, sees both.
-    images = tf.concat([source['image'], target['image']], axis=0)
-    features = self.features(images, training=True)
+    features = self.both_features(source['image'], target['image'])
     source_features, _ = tf.split(features, 2)
     logits = self.classifier(source_features, noise=noise, training=True)
     label = losses.label_loss(source['label'], logits)

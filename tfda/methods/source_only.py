@@ -31,7 +31,8 @@ class Method(adaptation.AdaptationModel):
 
   def objective(self, batch, progress):
     del progress
-    (labelled,) = (batch[name] for name in self.STREAMS)
+    (stream,) = self.STREAMS
+    labelled = batch[stream]
     features = self.features(labelled['image'], training=True)
     logits = self.classifier(features, noise=self.noise(batch), training=True)
     label = losses.label_loss(labelled['label'], logits)
