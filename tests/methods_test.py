@@ -226,10 +226,10 @@ def test_all_methods_start_from_the_same_weights():
   assert (kernel.numpy() != mine).any()
 
 
-def test_dann_mnist_batch_norm():
-  backbone = backbones.load('dann_mnist_batch_norm', 'none', 8)
-  # A scale and a shift for each of 32 and 48 channels beside the convolutions.
-  assert _parameters(backbone) == 2432 + 38448 + 2 * 32 + 2 * 48
+def test_dann_mnist_domain_norm():
+  backbone = backbones.load('dann_mnist_domain_norm', 'none', 8)
+  # A scale and an offset for each of 32 and 48 channels in place of the biases.
+  assert _parameters(backbone) == 2400 + 38400 + 2 * 32 + 2 * 48
   images = _images(4, 8)
   trained = backbone.feature_map(images, training=True).numpy()
   assert (trained != backbone.feature_map(images).numpy()).any()
@@ -360,7 +360,7 @@ def test_freeze_until_freezes_up_to_and_including_the_layer():
 
 
 def test_frozen_batch_normalisation_uses_its_moving_averages():
-  backbone = backbones.load('dann_mnist_batch_norm', 'none', 8)
+  backbone = backbones.load('dann_mnist_domain_norm', 'none', 8)
   images = _images(4, 8)
   backbone.freeze_until('pool2')
   assert backbone.trainable_weights == []

@@ -96,7 +96,7 @@ class Backbone(tf.keras.layers.Layer):
     names = [layer.name for layer in self.network.layers]
     if layer_name not in names:
       raise errors.UsageError(
-        f'--freeze_until={layer_name}: no such layer in {self.name}; '
+        f'--freeze_until={layer_name}: no such layer in {self.network.name}; '
         f'{errors.near(layer_name, names)}'
       )
     for network in (self.network, self.source_network):
@@ -305,7 +305,8 @@ def load(name, weights='none', requested_size=None):
   Raises:
     UsageError: unknown name; no such weights file; weights that fit no layer.
   """
-  backbone = _BACKBONES[name](image_size(name, requested_size))
+  size = image_size(name, requested_size)
+  backbone = _BACKBONES[name](size)
   if weights != 'none':
     _load_weights(backbone.network, name, weights)
   return backbone
@@ -320,7 +321,7 @@ def _load_weights(network, name, path):
   before = [tf.identity(v) for v in network.weights]
   try:
     network.load_weights(path, by_name=True)
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, NotImplementedError) as error:
     raise errors.UsageError(
       f'--backbone_weights={path}: does not fit {name}: '
       f'{str(error).splitlines()[0]}'

@@ -194,8 +194,9 @@ def load_domains(experiment, image_size):
     for side, name in sides.items()
     for split in domains.SPLITS
   }
-  for split in domains.SPLITS:
-    domains.check_classes(loaded['source', 'train'], loaded['target', split])
+  for side in ('source', 'test'), ('target', 'train'), ('target', 'test'):
+    domains.check_classes(loaded['source', 'train'], loaded[side])
+  domains.check_classes(loaded['source', 'test'], loaded['source', 'train'])
   return loaded
 
 

@@ -85,8 +85,13 @@ class Parser:
         choices = field.metadata['choices']
         kind = '|'.join(choices) if choices else field_type.__name__
         default = 'not set' if field.default is None else field.default
+        limits = ''.join(
+          f', {limit} {field.metadata[limit]}'
+          for limit in ('minimum', 'maximum')
+          if field.metadata[limit] is not None
+        )
         lines += [
-          f'  --{prefix}{field.name}={kind}  (default: {default})',
+          f'  --{prefix}{field.name}={kind}  (default: {default}{limits})',
           f'      {field.metadata["help"]}',
         ]
     return '\n'.join(lines)
@@ -142,7 +147,9 @@ def _default_run_dir(experiment, arguments):
 
 def text(experiment, config):
   """A flag file that replays the run: every setting, one a line."""
-  lines = [f'# python -m tools.train --flagfile={experiment.run_dir}/flags.txt']
+  run_dir = experiment.directory()
+  experiment = dataclasses.replace(experiment, run_dir=run_dir)
+  lines = [f'# python -m tools.train --flagfile={run_dir}/flags.txt']
   for prefix, settings_ in (
     ('', experiment),
     (f'{experiment.method}.', config),

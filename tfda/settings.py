@@ -5,6 +5,7 @@ check themselves when made, from flags or from code.
 """
 
 import dataclasses
+import math
 import typing
 
 from tfda import errors
@@ -47,6 +48,8 @@ def check(config, prefix=''):
     maximum = field.metadata.get('maximum')
     if value is None:
       continue
+    if isinstance(value, float) and not math.isfinite(value):
+      raise errors.UsageError(f'{name}={value} is not a finite number')
     if choices is not None and value not in choices:
       raise errors.UsageError(
         f'{name}={value}: {errors.near(str(value), choices)}'

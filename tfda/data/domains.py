@@ -16,6 +16,7 @@ import glob
 import importlib.resources
 import os
 import zipfile
+import zlib
 from typing import Optional
 
 import numpy as np
@@ -124,7 +125,10 @@ def _mnist_m_sample(split, data_dir):
 
 
 def _blend(digits, photographs, split):
-  return generators.blend(digits, photographs, _SEED + SPLITS.index(split))
+  try:
+    return generators.blend(digits, photographs, _SEED + SPLITS.index(split))
+  except ValueError as error:
+    raise errors.UsageError(f'mnist_m: {error}') from error
 
 
 def _packaged_photographs(split):
@@ -175,7 +179,15 @@ def _mnist(split, data_dir):
   try:
     with np.load(path, allow_pickle=False) as data:
       return data[f'x_{split}'], data[f'y_{split}']
-  except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+  except (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+  ) as error:
     raise errors.UsageError(f'mnist: {path}: {error}') from error
 
 
@@ -198,27 +210,31 @@ def _bsds500(split, data_dir):
       )
     ]
     if paths:
-      return [_read_whole(path) for path in paths]
+      return [images.decode(path, path) for path in paths]
   if not os.path.isfile(archive):
     raise errors.UsageError(
       f'mnist_m: needs the photographs of BSDS500 as {data_dir}/bsds500/'
       f'{{train,val,test}}/*.jpg or {archive}; neither is there'
     )
-  with zipfile.ZipFile(archive) as photographs:
-    names = [
-      name
-      for folder in folders
-      for name in sorted(photographs.namelist())
-      if name.startswith(f'bsds500/{folder}/') and name.endswith('.jpg')
-    ]
-    return [_read_whole(photographs.open(name)) for name in names]
-
-
-def _read_whole(file):
-  from PIL import Image
-
-  with Image.open(file) as image:
-    return np.asarray(image.convert('RGB'))
+  try:
+    with zipfile.ZipFile(archive) as photographs:
+      names = [
+        name
+        for folder in folders
+        for name in sorted(photographs.namelist())
+        if name.startswith(f'bsds500/{folder}/') and name.endswith('.jpg')
+      ]
+      found = [
+        images.decode(photographs.open(name), f'{archive}: {name}')
+        for name in names
+      ]
+  except zipfile.BadZipFile as error:
+    raise errors.UsageError(f'mnist_m: {archive}: {error}') from error
+  if not found:
+    raise errors.UsageError(
+      f'mnist_m: {archive} has no bsds500/{"|".join(folders)}/*.jpg'
+    )
+  return found
 
 
 def _data_dir(name, data_dir):

@@ -1,6 +1,8 @@
 """Reading image files and bringing them to size, for training and serving."""
 
 import os
+import zipfile
+import zlib
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +24,38 @@ def resize(images, size):
   return tf.clip_by_value(tf.round(resized), 0.0, 255.0)
 
 
+def decode(file, name):
+  """Reads an image file, a path or an open one, in its own size; see `read`."""
+  from PIL import Image, ImageOps
+
+  try:
+    with Image.open(file) as image:
+      return _as_rgb(ImageOps.exif_transpose(image))
+  except (
+    OSError,
+    ValueError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+    Image.DecompressionBombError,
+  ) as e:
+    reason = 'no image' if isinstance(e, Image.UnidentifiedImageError) else e
+    raise errors.UsageError(f'{name}: cannot be read: {reason}') from e
+
+
+def _as_rgb(image):
+  from PIL import Image
+
+  if image.mode.startswith('I'):
+    # 16 bits of grey: PIL would clip them to 255, not scale them.
+    grey = np.clip(np.asarray(image) / 257.0, 0.0, 255.0)
+    return np.repeat(np.round(grey).astype(np.uint8)[..., np.newaxis], 3, -1)
+  if image.has_transparency_data:
+    black = Image.new('RGBA', image.size, (0, 0, 0, 255))
+    image = Image.alpha_composite(black, image.convert('RGBA'))
+  return np.asarray(image.convert('RGB'))
+
+
 def read(path, size):
   """Reads an image file as RGB, uint8 [size, size, 3].
 
@@ -31,14 +65,7 @@ def read(path, size):
   Raises:
     UsageError: the file is no image, or a broken one; names it.
   """
-  from PIL import Image, ImageOps
-
-  try:
-    with Image.open(path) as image:
-      pixels = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
-  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-    reason = 'no image' if isinstance(e, Image.UnidentifiedImageError) else e
-    raise errors.UsageError(f'{path}: cannot be read: {reason}') from e
+  pixels = decode(path, path)
   if pixels.shape[:2] == (size, size):
     return pixels
   return tf.cast(resize(pixels[np.newaxis], size)[0], tf.uint8).numpy()

@@ -53,7 +53,9 @@ def shuffled_positions(seed, stream, first, count, size):
     index=positions % size,
     seed=tf.cast(keys, tf.int32),
     max_index=tf.constant(size - 1, tf.int64),
-    rounds=4,
+    # With the usual 4 the orders of 60,000 images are nearly the same in every
+    # epoch and for every seed: a correlation of 0.9.
+    rounds=16,
   )
 
 

@@ -15,7 +15,8 @@ class Normalise(tf.keras.layers.Layer):
   """
 
   def __init__(self, mean=(0.0, 0.0, 0.0), scale=1.0 / 255.0, **kwargs):
-    super().__init__(dtype=tf.float32, **kwargs)
+    kwargs['dtype'] = tf.float32  # Its own config names it too.
+    super().__init__(**kwargs)
     self.initial_mean = tuple(mean)
     self.scale = scale
     self.mean = self.add_weight(
