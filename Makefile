@@ -8,7 +8,7 @@
 # PYTHON=python3.10 make demo  chooses the Python that .venv is made with.
 
 PYTHON ?= python3
-RUN = TF_CPP_MIN_LOG_LEVEL=2 .venv/bin/python
+RUN = .venv/bin/python
 
 .PHONY: demo demo-full test test-all lint format
 

@@ -1,0 +1,113 @@
+"""The documents tell the truth: their code runs, their figures are results'."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfda import flag_config, methods
+from tfda.evaluation import summary
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def read(name):
+  with open(os.path.join(ROOT, name), encoding='utf-8') as file:
+    return file.read()
+
+
+def test_readme_code_runs(tmp_path, monkeypatch, capsys):
+  (code,) = re.findall(r'```python\n(.*?)```', read('README.md'), re.DOTALL)
+  assert 'steps=200' in code
+  monkeypatch.chdir(tmp_path)
+  Image.fromarray(np.zeros([8, 8, 3], np.uint8)).save('digit.png')
+  scope = {}
+  exec(code.replace('steps=200', 'steps=2'), scope)
+  printed = capsys.readouterr().out.splitlines()[-1]
+  label, probability = printed.split()
+  assert label in [str(digit) for digit in range(10)]
+  assert 0.1 <= float(probability) <= 1.0
+  assert scope['run'] == 'runs/first'
+
+
+def test_readme_tables_are_those_of_the_committed_figures(monkeypatch):
+  monkeypatch.chdir(ROOT)
+  assert summary.fill_in('README.md') == read('README.md')
+
+
+def test_readme_names_every_method_and_tool():
+  text = read('README.md')
+  for method in methods.names():
+    assert f'`{method}`' in text
+  for tool in re.findall(r'-m tools\.(\w+)', text):
+    assert os.path.exists(os.path.join(ROOT, 'tools', f'{tool}.py'))
+
+
+def test_table_is_made_of_results(tmp_path):
+  for seed, target in enumerate([0.5, 0.7]):
+    folder = tmp_path / 'a2b' / 'dann' / f'seed{seed}'
+    folder.mkdir(parents=True)
+    results = {
+      'steps': 9,
+      'accuracy': {'source': 0.9, 'target': target},
+      'oracle': {'target_accuracy': 0.75},
+    }
+    (folder / 'results.json').write_text(json.dumps(results))
+  # The standard deviation of 50 and 70 is sqrt(2 * 10^2 / 1) = 14.14.
+  row = summary.table('a2b', str(tmp_path)).splitlines()[-1]
+  assert row == (
+    '| [dann](flags/a2b/dann.flags) | 9 | 2 | 90.00 ± 0.00 | 60.00 ± 14.14 | '
+    '75.00 ± 0.00 |  |'
+  )
+
+
+def flag_files():
+  found = []
+  for folder, _, names in os.walk(os.path.join(ROOT, 'flags')):
+    found += [os.path.join(folder, name) for name in names]
+  return sorted(os.path.relpath(path, ROOT) for path in found)
+
+
+@pytest.mark.parametrize('path', flag_files())
+def test_flag_file_loads_and_begins_with_its_provenance(path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  assert read(path).startswith('# ')
+  experiment, config, _, _ = flag_config.parse_experiment(
+    [f'--flagfile={path}']
+  )
+  assert isinstance(config, methods.load(experiment.method).Config)
+  expected = os.path.splitext(os.path.relpath(path, 'flags'))[0]
+  assert experiment.run_dir == os.path.join('runs', expected, 'seed0')
+
+
+def test_published_recipe_is_the_paper_s(monkeypatch):
+  monkeypatch.chdir(ROOT)
+  experiment, config, _, _ = flag_config.parse_experiment(
+    ['--flagfile=flags/mnist2mnist_m/dann.flags']
+  )
+  # Section 4, Appendix C.
+  assert experiment.batch_size == 64
+  assert (experiment.learning_rate, experiment.momentum) == (0.01, 0.9)
+  assert experiment.learning_rate_alpha == 10
+  assert experiment.learning_rate_beta == 0.75
+  assert not experiment.nesterov and experiment.weight_decay == 0
+  assert config == methods.load('dann').Config()
+  assert (config.gamma, config.domain_weight) == (10.0, 1.0)
+
+
+def test_import_leaves_the_heavy_packages_alone():
+  code = (
+    'import sys, tfda\n'
+    'heavy = {"keras_cv", "tensorflow_addons", "sklearn", "skimage", '
+    '"matplotlib"}\n'
+    'sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr

@@ -1,0 +1,109 @@
+"""Committed figures: finished runs under results/, and tables made of them.
+
+A run's figures live in results/<pair>/<flag file>/seed<N>/: results.json,
+flags.txt and metrics.csv. Every table in a document is filled in from there.
+"""
+
+import glob
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+
+from tfda import errors, run_directory
+
+_KEPT = ('results.json', 'flags.txt', 'metrics.csv')
+# Published accuracies on the target: Ganin & Lempitsky 2015, Table 1; the
+# second figure is that of a later version of the paper.
+_PUBLISHED = {
+  ('mnist2mnist_m', 'source_only'): '57.49 / 52.25',
+  ('mnist2mnist_m', 'dann'): '81.49 / 76.66',
+  ('mnist2mnist_m', 'train_on_target'): '98.91',
+}
+
+
+def collect(run_dir, name, results='results'):
+  """Copies the figures of a finished run.
+
+  Args:
+    run_dir: the run.
+    name: <pair>/<flag file>, as under flags/.
+    results: the folder of figures.
+
+  Returns:
+    The folder they were copied to.
+
+  Raises:
+    UsageError: the run is not finished.
+  """
+  run = run_directory.RunDirectory(run_dir)
+  seed = run.read_results()['seed']
+  out = os.path.join(results, name, f'seed{seed}')
+  os.makedirs(out, exist_ok=True)
+  for file in _KEPT:
+    shutil.copy(os.path.join(run_dir, file), out)
+  return out
+
+
+def table(pair, results='results'):
+  """A Markdown table of a pair's runs: means over seeds, in percent.
+
+  Args:
+    pair: for example 'mnist2mnist_m'.
+    results: the folder of figures.
+  """
+  lines = [
+    '| flag file | steps | seeds | source | target | oracle | published |',
+    '|---|---|---|---|---|---|---|',
+  ]
+  rows = []
+  for folder in glob.glob(os.path.join(glob.escape(results), pair, '*')):
+    runs = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*'))):
+      with open(os.path.join(path, 'results.json')) as file:
+        runs.append(json.load(file))
+    name = os.path.basename(folder)
+    target = [run['accuracy']['target'] for run in runs]
+    cells = [
+      f'[{name}](flags/{pair}/{name}.flags)',
+      str(runs[0]['steps']),
+      str(len(runs)),
+      _percent([run['accuracy']['source'] for run in runs]),
+      _percent(target),
+      _percent([run['oracle']['target_accuracy'] for run in runs]),
+      _PUBLISHED.get((pair, name), ''),
+    ]
+    rows.append((np.mean(target), f'| {" | ".join(cells)} |'))
+  return '\n'.join(lines + [line for _, line in sorted(rows)])
+
+
+def _percent(values):
+  values = 100.0 * np.array(values)
+  if len(values) == 1:
+    return f'{values[0]:.2f}'
+  return f'{values.mean():.2f} ± {values.std(ddof=1):.2f}'
+
+
+def fill_in(document, results='results'):
+  """Returns a document's text with its tables made anew.
+
+  A table stands between `<!-- results: PAIR -->` and `<!-- end -->`.
+
+  Raises:
+    UsageError: there are no figures for a pair that the document names.
+  """
+
+  def filled(match):
+    pair = match.group(1)
+    if not os.path.isdir(os.path.join(results, pair)):
+      raise errors.UsageError(f'{results}/{pair}: no figures for {document}')
+    start, end = f'<!-- results: {pair} -->', '<!-- end -->'
+    return f'{start}\n{table(pair, results)}\n{end}'
+
+  with open(document, encoding='utf-8') as file:
+    text = file.read()
+  return re.sub(
+    r'<!-- results: (\S+) -->.*?<!-- end -->', filled, text, flags=re.DOTALL
+  )
