@@ -133,3 +133,58 @@ def test_solves_the_toy_problem():
   run.train(300)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9
+
+
+def test_statistics_of_each_domain_serve_its_images():
+  settings = harness.settings('dann', backbone='dann_mnist_domain_norm')
+  run = harness.Run(settings)
+  batch = next(iter(run.batches(0, 1)))
+  run.train(1)
+  backbone = run.model.backbone
+  for domain, network in [
+    ('source', backbone.source_network),
+    ('target', backbone.network),
+  ]:
+    # conv1 is linear and moves a little in the step: its initial kernel is
+    # drawn anew from the seed.
+    fresh = harness.Run(settings).model.backbone
+    images = fresh.normalise(batch[domain]['image'])
+    convolved = fresh.network.get_layer('conv1')(images).numpy()
+    mean = convolved.mean(axis=(0, 1, 2))
+    # Keras: moving = 0.9 * 0 + 0.1 * batch.
+    np.testing.assert_allclose(
+      network.get_layer('batch_norm1').moving_mean, 0.1 * mean, atol=1e-5
+    )
+  images = tf.constant(run.data['target', 'test'].images[:8])
+  logits = {
+    domain: run.model.infer(images, domain=domain)['logits'].numpy()
+    for domain in ('source', 'target')
+  }
+  np.testing.assert_allclose(logits['target'], run.model(images), atol=1e-6)
+  assert np.abs(logits['source'] - logits['target']).max() > 1e-3
+
+
+def test_method_without_the_target_serves_it_by_the_source_s_statistics():
+  run = harness.Run(
+    harness.settings('source_only', backbone='dann_mnist_domain_norm')
+  )
+  run.train(2)
+  images = tf.constant(run.data['target', 'test'].images[:8])
+  np.testing.assert_array_equal(
+    run.model.infer(images, domain='source')['logits'],
+    run.model.infer(images, domain='target')['logits'],
+  )
+  source = {w.ref() for w in run.model.backbone.source_network.weights}
+  network = run.model.backbone.network.weights
+  needed = {w.ref() for w in run.model.inference_weights()}
+  assert source <= needed
+  assert not {w.ref() for w in network} - source & needed
+
+
+def test_synchronised_statistics_make_two_replicas_one():
+  settings = harness.settings('dann', backbone='dann_mnist_domain_norm')
+  one, two = harness.Run(settings), harness.Run(settings, replicas=2)
+  one.train(3)
+  two.train(3)
+  for ours, theirs in zip(two.weights(), one.weights()):
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)

@@ -20,7 +20,8 @@ done
 
 if command -v uv >/dev/null 2>&1; then
   echo 'Making .venv with a Python 3.11 from uv; the packages take minutes.'
-  uv venv --quiet --clear --python 3.11 .venv
+  rm -rf .venv
+  uv venv --quiet --python 3.11 .venv
   exec uv pip install --quiet --python .venv/bin/python -r requirements-dev.txt
 fi
 
