@@ -212,22 +212,73 @@ def test_loss_that_is_not_finite_names_term_and_step(tmp_path, monkeypatch):
   assert not (tmp_path / 'run' / 'results.json').exists()
 
 
-def test_unlabelled_target_has_null_accuracy(tmp_path):
+def folders(path, **changed):
+  """Settings of a run of three images a class and an unlabelled target."""
   from PIL import Image
 
   random = np.random.default_rng(0)
   for folder in ('labelled/a', 'labelled/b', 'flat'):
-    (tmp_path / folder).mkdir(parents=True)
+    (path / folder).mkdir(parents=True)
     for i in range(3):
       pixels = random.integers(256, size=[10, 12, 3], dtype=np.uint8)
-      Image.fromarray(pixels).save(tmp_path / folder / f'{i}.png')
-  path = experiment.train(
-    settings(
-      tmp_path / 'run',
-      source=f'folder:{tmp_path}/labelled',
-      target=f'folder:{tmp_path}/flat',
-    )
+      Image.fromarray(pixels).save(path / folder / f'{i}.png')
+  return settings(
+    path / 'run',
+    source=f'folder:{path}/labelled',
+    target=f'folder:{path}/flat',
+    **changed,
   )
+
+
+def test_stream_without_its_labels_is_refused_and_nothing_written(tmp_path):
+  with pytest.raises(errors.UsageError, match='has no labels'):
+    experiment.train(folders(tmp_path, method='train_on_target'))
+  assert not (tmp_path / 'run').exists()
+
+
+def test_other_classes_are_refused_and_nothing_overwritten(tmp_path):
+  asked = folders(tmp_path)
+  run = run_directory.RunDirectory(experiment.train(asked))
+  os.remove(run.results)
+  os.rename(tmp_path / 'labelled' / 'a', tmp_path / 'labelled' / 'c')
+  with pytest.raises(errors.UsageError, match='they were a, b, are b, c'):
+    experiment.train(asked)
+  assert run.class_names() == ['a', 'b']
+
+
+def test_broken_checkpoint_is_named(tmp_path):
+  asked = settings(tmp_path / 'run')
+  run = run_directory.RunDirectory(experiment.train(asked))
+  os.remove(run.results)
+  latest = tf.train.latest_checkpoint(run.checkpoints)
+  with open(f'{latest}.index', 'r+b') as file:
+    file.truncate(10)
+  with pytest.raises(errors.UsageError, match='cannot be read'):
+    experiment.train(asked)
+
+
+def test_header_of_metrics_that_was_cut_short_is_written_anew(tmp_path):
+  run = run_directory.RunDirectory(str(tmp_path))
+  for torn in ('', 'ste', 'step,x\n', 'step,x\n2,0'):
+    with open(run.metrics, 'w') as file:
+      file.write(torn)
+    run.drop_metrics_after(0)
+    run.append_metrics({'step': 2, 'x': 0.5})
+    assert run.read_metrics() == [{'step': 2.0, 'x': 0.5}]
+
+
+def test_speed_is_that_of_all_steps_since_the_last_entry(tmp_path):
+  asked = settings(
+    tmp_path, steps=40, log_every=20, evaluate_every=40, checkpoint_every=19
+  )
+  rows = run_directory.RunDirectory(experiment.train(asked)).read_metrics()
+  # 20 steps of 8 + 8 images, with a checkpoint at step 38.
+  seconds = rows[1]['seconds'] - rows[0]['seconds']
+  assert rows[1]['images_per_second'] == pytest.approx(320 / seconds, rel=0.05)
+
+
+def test_unlabelled_target_has_null_accuracy(tmp_path):
+  path = experiment.train(folders(tmp_path))
   results = run_directory.RunDirectory(path).read_results()
   assert results['accuracy']['target'] is None
   assert results['per_class_accuracy']['target'] is None
@@ -245,10 +296,12 @@ def test_mirrored_run_gives_the_weights_of_one_device(finished, tmp_path):
       np.testing.assert_allclose(ours[name], value, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize('form', ['reversal', 'two_losses'])
 @pytest.mark.parametrize('precision', ['float16', 'bfloat16'])
-def test_mixed_precision_trains(precision, tmp_path):
+def test_mixed_precision_trains(precision, form, tmp_path):
   path = experiment.train(
-    settings(tmp_path / 'run', mixed_precision=precision, steps=2)
+    settings(tmp_path / 'run', mixed_precision=precision, steps=2),
+    dann.Config(domain_losses=form),
   )
   results = run_directory.RunDirectory(path).read_results()
   assert np.isfinite(results['validators']['target_entropy'])

@@ -141,7 +141,8 @@ class AdaptationModel(classification.ClassificationModel):
     gradients = tape.gradient(share, variables)
     if scales:
       gradients = optimizer.get_unscaled_gradients(gradients)
-    values = {'total': total, **terms}
+    # In the order of the averages, by which the trainer names a bad one.
+    values = {'total': total, **{name: terms[name] for name in self.LOSS_TERMS}}
     with tf.control_dependencies([self._assert_finite(values)]):
       gradients = tf.nest.map_structure(tf.identity, gradients)
     optimizer.apply_gradients(zip(gradients, variables))

@@ -303,10 +303,16 @@ def load(name, weights='none', requested_size=None):
     A Backbone, built.
 
   Raises:
-    UsageError: unknown name; no such weights file; weights that fit no layer.
+    UsageError: unknown name; a size too small for the network; no such weights
+      file; weights that fit no layer.
   """
   size = image_size(name, requested_size)
-  backbone = _BACKBONES[name](size)
+  try:
+    backbone = _BACKBONES[name](size)
+  except ValueError as error:
+    raise errors.UsageError(
+      f'--image_size={size}: does not fit {name}: {str(error).splitlines()[0]}'
+    ) from error
   if weights != 'none':
     _load_weights(backbone.network, name, weights)
   return backbone

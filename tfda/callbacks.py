@@ -46,6 +46,7 @@ class Trainer(tf.keras.callbacks.Callback):
     self._seconds = seconds
     self._step = int(model.step.numpy())
     self._logged_step = self._step
+    self._logged_seconds = float(seconds.numpy())
     self._signal = None
     self._accuracies = {}
     self._previous_handlers = {}
@@ -114,17 +115,17 @@ class Trainer(tf.keras.callbacks.Callback):
 
   def _stop_clock(self):
     """Adds the seconds since the clock was started to the run's."""
-    elapsed = time.monotonic() - self._clock
-    self._seconds.assign_add(elapsed)
-    return elapsed
+    self._seconds.assign_add(time.monotonic() - self._clock)
 
   def _log(self, evaluates):
     """One entry in metrics.csv and TensorBoard; starts the averages anew."""
     model = self._adapted
     averages = {k: float(m.result()) for k, m in model.averages.items()}
-    elapsed = self._stop_clock()
+    self._stop_clock()
+    seconds = float(self._seconds.numpy())
+    elapsed = max(seconds - self._logged_seconds, 1e-9)
     images = len(model.STREAMS) * self._experiment.batch_size
-    speed = images * (self._step - self._logged_step) / max(elapsed, 1e-9)
+    speed = images * (self._step - self._logged_step) / elapsed
     if evaluates:
       self._accuracies = {
         side: evaluate.accuracy(model, self._data[side, 'test'], side)
@@ -134,7 +135,7 @@ class Trainer(tf.keras.callbacks.Callback):
     progress = model.progress()
     row = {
       'step': self._step,
-      'seconds': f'{float(self._seconds.numpy()):.3f}',
+      'seconds': f'{seconds:.3f}',
       'images_per_second': f'{speed:.1f}',
       'learning_rate': float(self._learning_rate(progress)),
       **{k: float(v) for k, v in model.scheduled(progress).items()},
@@ -161,7 +162,7 @@ class Trainer(tf.keras.callbacks.Callback):
       )
     for mean in model.averages.values():
       mean.reset_state()
-    self._logged_step = self._step
+    self._logged_step, self._logged_seconds = self._step, seconds
     self._clock = time.monotonic()
 
   def _learning_rate(self, progress):

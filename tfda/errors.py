@@ -23,7 +23,7 @@ class Interrupted(RunError):
 
 
 def near(name, known):
-  """Returns ' Did you mean a, b?' for a misspelt name, or all that is known."""
+  """Returns 'did you mean a or b?', or all that is known where none is near."""
   import difflib
 
   known = sorted(known)

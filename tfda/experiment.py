@@ -82,7 +82,9 @@ class Experiment:
     'learning-rate factor of biases; 2 in the released Caffe networks',
     minimum=0.0,
   )
-  seed: int = setting(0, 'seed of weights, order and noise', minimum=0)
+  seed: int = setting(
+    0, 'seed of weights, order and noise', minimum=0, maximum=2**32 - 1
+  )
   deterministic: bool = setting(
     False, 'the same bits in every run on this machine; somewhat slower'
   )
@@ -255,16 +257,27 @@ def _strategy(experiment):
 
 
 def _train(experiment, config, run, strategy):
+  # Of the code that is imported now; a commit may be made while it trains.
+  commit = run_directory.commit()
   # The size is known from the network, the number of classes from the data.
   image_size = backbones.image_size(experiment.backbone, experiment.image_size)
   data = load_domains(experiment, image_size)
   source, target = data['source', 'train'], data['target', 'train']
+  pipeline.check(
+    methods.load(experiment.method).Method.STREAMS,
+    source,
+    target,
+    experiment.batch_size,
+    strategy.num_replicas_in_sync,
+  )
   model = build(experiment, config, len(source.class_names))
   if model.backbone.measures_mean:
     model.backbone.normalise.measure(source.images, target.images)
   phases = model.phases(
     experiment.steps, lambda: make_optimizer(experiment, model)
   )
+  if sum(phase.steps for phase in phases) != experiment.steps:
+    raise ValueError(f'the phases of {experiment.method} miss its steps')
   seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
   run.create(experiment, config, source.class_names)
   manager = tf.train.CheckpointManager(
@@ -277,7 +290,8 @@ def _train(experiment, config, run, strategy):
     max_to_keep=2,
   )
   if manager.latest_checkpoint:
-    manager.checkpoint.restore(manager.latest_checkpoint).assert_consumed()
+    with run_directory.reading(manager.latest_checkpoint):
+      manager.checkpoint.restore(manager.latest_checkpoint).assert_consumed()
 
   trainer = callbacks.Trainer(experiment, model, data, run, manager, seconds)
   with trainer:
@@ -292,6 +306,7 @@ def _train(experiment, config, run, strategy):
   run.write_results(
     experiment,
     evaluate.evaluate(model, data, run.evaluation),
+    commit=commit,
     seconds=float(seconds.numpy()),
     images_per_second=images / max(float(seconds.numpy()), 1e-9),
   )

@@ -62,8 +62,8 @@ class Parser:
       words = self._values(['tool', *arguments])[1:]
     except flags.Error as error:
       raise errors.UsageError(' '.join(str(error).split())) from error
-    except OSError as error:
-      raise errors.UsageError(str(error)) from error
+    except (OSError, UnicodeDecodeError) as error:
+      raise errors.UsageError(f'--flagfile: {error}') from error
     return {t: self._instance(*g) for t, g in self._groups.items()}, words
 
   def _instance(self, prefix, config_class):
@@ -212,6 +212,9 @@ def run(main, usage, parser):
   except errors.Interrupted as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
-  except errors.RunError as error:
+  except KeyboardInterrupt:  # Not while training, which handles it itself.
+    print('interrupted', file=sys.stderr)
+    sys.exit(130)
+  except (errors.RunError, OSError) as error:  # A full disk, for example.
     print(f'error: {error}', file=sys.stderr)
     sys.exit(1)

@@ -1,5 +1,6 @@
 """The run directory: its files, and what may be done to one that exists."""
 
+import contextlib
 import csv
 import json
 import os
@@ -67,8 +68,16 @@ class RunDirectory:
     """Makes the directory with its settings; on an existing one, nothing new.
 
     Raises:
-      UsageError: it cannot be written to.
+      UsageError: it cannot be written to, or its run has other classes.
     """
+    if os.path.exists(self.classes):
+      theirs = self.class_names()
+      if theirs != list(class_names):
+        raise errors.UsageError(
+          f'{self.path} is a run with other classes: they were '
+          f'{", ".join(theirs)}, are {", ".join(class_names)}; choose another '
+          '--run_dir'
+        )
     try:
       os.makedirs(self.path, exist_ok=True)
       write(self.flags, flag_config.text(experiment, config))
@@ -114,7 +123,10 @@ class RunDirectory:
       for line in lines[1:]
       if line.endswith('\n') and int(line.split(',')[0]) <= step
     ]
-    write(self.metrics, ''.join(lines[:1] + kept))
+    if kept:
+      write(self.metrics, ''.join(lines[:1] + kept))
+    else:  # The header may be cut short as well; the next row writes it anew.
+      os.remove(self.metrics)
 
   def write_results(self, experiment, evaluation, **measured):
     """Writes results.json, which makes the run a finished one."""
@@ -125,7 +137,6 @@ class RunDirectory:
       'backbone': experiment.backbone,
       'steps': experiment.steps,
       'seed': experiment.seed,
-      'commit': commit(),
       'versions': {'tensorflow': tf.__version__},
       **evaluation,
       'oracle': self._oracle(),
@@ -158,6 +169,23 @@ class RunDirectory:
       )
     with open(self.results) as file:
       return json.load(file)
+
+
+@contextlib.contextmanager
+def reading(checkpoint):
+  """Turns what fails in restoring a checkpoint into one UsageError."""
+  try:
+    yield
+  except (
+    AssertionError,  # Weights that it lacks.
+    ValueError,  # Weights of another shape.
+    IndexError,  # A file cut short, depending on where.
+    tf.errors.OpError,
+  ) as error:
+    reason = str(error).splitlines()[0].split('. ')[0]
+    raise errors.UsageError(
+      f'{checkpoint}: does not fit this model or cannot be read: {reason}'
+    ) from error
 
 
 def write(path, text):

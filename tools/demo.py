@@ -8,8 +8,9 @@ the adapted classifier. An interrupted demo goes on with the same command.
 """
 
 import dataclasses
+import os
 
-from tfda import flag_config
+from tfda import errors, flag_config
 from tfda.settings import setting
 
 _PAIR = 'flags/mnist_sample2mnist_m_sample'
@@ -20,7 +21,7 @@ class Settings:
   """Settings of the demo."""
 
   full: bool = setting(False, 'also train on the labelled target')
-  seed: int = setting(0, 'seed of weights, order and noise', minimum=0)
+  seed: int = setting(0, 'seed of weights, order and noise')
 
 
 def parser():
@@ -35,6 +36,10 @@ def main(arguments):
   groups, words = parser().parse(arguments)
   flag_config.refuse(words)
   settings = groups['demo']
+  if not os.path.isdir(_PAIR):
+    raise errors.UsageError(
+      f'{_PAIR}: no such folder; the demo runs from the root of a checkout'
+    )
   names = ['source_only', 'dann_tuned']
   if settings.full:
     names.append('train_on_target')

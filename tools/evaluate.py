@@ -40,7 +40,7 @@ def main(arguments):
     domains = {'domain': settings.domain}
   data_dir = settings.data_dir or experiment.data_dir
   rows = [
-    [side, *_evaluate(model, run, name, data_dir)]
+    [side, *_evaluate(model, run, side, name, data_dir)]
     for side, name in domains.items()
   ]
   print(f'{run.path} at step {int(model.step)} of {experiment.steps}')
@@ -50,7 +50,7 @@ def main(arguments):
     print('  '.join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip())
 
 
-def _evaluate(model, run, name, data_dir):
+def _evaluate(model, run, side, name, data_dir):
   """Returns the cells of a row: name, images, accuracy, mean entropy."""
   import numpy as np
 
@@ -63,7 +63,9 @@ def _evaluate(model, run, name, data_dir):
   names = tuple(run.class_names())
   trained = domains.Domain(run.path, 'train', None, range(len(names)), names)
   domains.check_classes(trained, domain)
-  logits, _ = evaluate.predict(model, domain.images)
+  # Another domain is new: it is classified as the target is.
+  statistics = 'source' if side == 'source' else 'target'
+  logits, _ = evaluate.predict(model, domain.images, statistics)
   shown = 'no labels'
   if domain.labels is not None:
     shown = f'{np.mean(logits.argmax(axis=-1) == domain.labels):.2%}'

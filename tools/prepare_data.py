@@ -24,7 +24,9 @@ def parser():
 def main(arguments):
   from tfda.data import prepare
 
-  settings = parser().parse(arguments)[0]['prepare_data']
+  groups, words = parser().parse(arguments)
+  flag_config.refuse(words)
+  settings = groups['prepare_data']
   if not settings.mnist:
     raise errors.UsageError('--mnist=PATH/mnist.npz is needed')
   print(prepare.mnist_sample(settings.mnist, settings.out))

@@ -59,6 +59,22 @@ def shuffled_positions(seed, stream, first, count, size):
   )
 
 
+def check(streams, source, target, batch_size, replicas=1):
+  """Raises UsageError unless `batches` can be made; its arguments."""
+  if batch_size % replicas:
+    raise errors.UsageError(
+      f'--batch_size={batch_size} cannot be split over {replicas} replicas'
+    )
+  domains = {'source': source, 'target': target}
+  for stream in streams:
+    domain_name, labelled = _SOURCES[stream]
+    domain = domains[domain_name]
+    if labelled and domain.labels is None:
+      raise errors.UsageError(
+        f'{domain.name} has no labels, and the {stream} stream needs them'
+      )
+
+
 def batches(
   streams,
   source,
@@ -89,20 +105,13 @@ def batches(
     UsageError: batch_size is not a multiple of replicas; the target has no
       labels and a stream needs them.
   """
-  if batch_size % replicas:
-    raise errors.UsageError(
-      f'--batch_size={batch_size} cannot be split over {replicas} replicas'
-    )
+  check(streams, source, target, batch_size, replicas)
   rows = batch_size // replicas
   domains = {'source': source, 'target': target}
   arrays = {}
   for stream in streams:
     domain_name, labelled = _SOURCES[stream]
     domain = domains[domain_name]
-    if labelled and domain.labels is None:
-      raise errors.UsageError(
-        f'{domain.name} has no labels, and the {stream} stream needs them'
-      )
     # Captured tensors, shared by all steps; constants in the graph would be
     # copied, and limited to 2 GiB.
     arrays[stream] = (

@@ -1,6 +1,7 @@
 """Makes the packaged sample of MNIST."""
 
 import os
+import zipfile
 
 import numpy as np
 
@@ -24,10 +25,13 @@ def mnist_sample(mnist, out):
     raise errors.UsageError(f'--mnist={mnist}: no such file')
   random = np.random.default_rng(_SEED)
   arrays = {}
-  with np.load(mnist, allow_pickle=False) as data:
-    for split, count in _SAMPLES.items():
-      chosen = random.choice(len(data[f'y_{split}']), count, replace=False)
-      arrays[f'{split}_images'] = data[f'x_{split}'][chosen]
-      arrays[f'{split}_labels'] = data[f'y_{split}'][chosen]
+  try:
+    with np.load(mnist, allow_pickle=False) as data:
+      for split, count in _SAMPLES.items():
+        chosen = random.choice(len(data[f'y_{split}']), count, replace=False)
+        arrays[f'{split}_images'] = data[f'x_{split}'][chosen]
+        arrays[f'{split}_labels'] = data[f'y_{split}'][chosen]
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    raise errors.UsageError(f'--mnist={mnist}: {error}') from error
   np.savez_compressed(out, **arrays)
   return f'{out}: {sum(_SAMPLES.values())} digits, {os.path.getsize(out)} bytes'

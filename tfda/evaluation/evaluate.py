@@ -64,7 +64,10 @@ def validators(source_logits, source_labels, target_logits):
   """
   certain = float(tf.reduce_mean(losses.entropy(target_logits)))
   mean_probabilities = tf.reduce_mean(tf.nn.softmax(target_logits), axis=0)
-  spread = float(losses.entropy(tf.math.log(mean_probabilities)))
+  # 0 ln 0 is 0: in float32 a class may have probability 0 everywhere.
+  spread = -float(
+    tf.reduce_sum(tf.math.xlogy(mean_probabilities, mean_probabilities))
+  )
   return {
     'source_accuracy': float(
       np.mean(source_logits.argmax(axis=-1) == source_labels)

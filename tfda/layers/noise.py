@@ -42,7 +42,8 @@ class Noise:
       A float32 tensor: this replica's rows of the noise of the global batch.
     """
     self._draws += 1
-    key = tf.stack([self._seed * 1009 + self._draws, self._step])
+    draw = (self._seed * 1009 + self._draws) % 2**31
+    key = tf.stack([draw, self._step])
     shape = tf.convert_to_tensor(shape)
     streams = shape[0] // self._rows
     values = tf.random.stateless_uniform(

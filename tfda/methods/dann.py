@@ -32,6 +32,8 @@ Deviations:
   images, and the images are divided by 255; the paper does not say.
 * `domain_weight` scales L_d as a whole, as the loss weight in the released
   Office network does; 1 is the paper's equation.
+* With swapped labels, L_d- is multiplied by lambda as in the other two forms;
+  Appendix A has no lambda there.
 """
 
 import dataclasses
@@ -141,4 +143,5 @@ class Method(adaptation.AdaptationModel):
         swapped = losses.domain_loss(target_logits, source_logits)
         adversarial = adaptation_factor * swapped
     gradient = tf.stop_gradient(tape.gradient(adversarial, detached))
-    return domain, tf.reduce_sum(gradient * (features - detached))
+    change = tf.cast(gradient * (features - detached), tf.float32)
+    return domain, tf.reduce_sum(change)

@@ -6,7 +6,9 @@ without the domain classifier.
 
   E = sum_s L_y                                          (Eq. 1 with lambda = 0)
 
-Deviations: none known.
+Deviations:
+* The mean that the digit networks subtract is that of both domains' training
+  images, as in `dann`, so that methods differ in their losses alone.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ could reach at most.
 
   E = sum_t L_y                             (Eq. 1 on the target, lambda = 0)
 
-Deviations: none known.
+Deviations: the mean that is subtracted, as in `source_only`.
 """
 
 import dataclasses

@@ -34,18 +34,8 @@ def restore(run_dir):
   began = dataclasses.replace(settings, backbone_weights='none')
   with experiment.precision(began):
     model = experiment.build(began, config, len(run.class_names()))
-  try:
+  with run_directory.reading(checkpoint):
     status = tf.train.Checkpoint(model=model).restore(checkpoint)
     # Optimizers and counters are left in it, weights are not.
     status.expect_partial().assert_existing_objects_matched()
-  except (
-    AssertionError,  # Weights that it lacks.
-    ValueError,  # Weights of another shape.
-    IndexError,  # A file cut short, depending on where.
-    tf.errors.OpError,
-  ) as error:
-    reason = str(error).splitlines()[0].split('. ')[0]
-    raise errors.UsageError(
-      f'{checkpoint}: does not fit this model or cannot be read: {reason}'
-    ) from error
   return run, settings, model
