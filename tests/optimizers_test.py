@@ -256,3 +256,19 @@ def test_make_optimizer_in_float16_scales_the_loss():
   before = variable.numpy()
   optimizer.apply_gradients([(scaled * np.inf, variable)])
   np.testing.assert_array_equal(variable, before)
+
+
+def test_gradients_beyond_the_norm_are_scaled_down_together():
+  # (3, 4) and 12 have the norm 13 together; clipped to 6.5 they are halved.
+  variables = [tf.Variable([1.0, 1.0]), tf.Variable(1.0)]
+  gradients = [tf.constant([3.0, 4.0]), tf.constant(12.0)]
+  optimizer = optimizers.make('sgd', 0.1, momentum=0.0, clip_norm=6.5)
+  optimizer.build(variables)
+  optimizer.apply_gradients(zip(gradients, variables))
+  np.testing.assert_allclose(variables[0], [0.85, 0.8], rtol=1e-6)
+  np.testing.assert_allclose(variables[1], 0.4, rtol=1e-6)
+  # A norm of 13 is not beyond 14.
+  optimizer = optimizers.make('sgd', 0.1, momentum=0.0, clip_norm=14.0)
+  optimizer.build(variables)
+  optimizer.apply_gradients(zip(gradients, variables))
+  np.testing.assert_allclose(variables[1], -0.8, rtol=1e-6)

@@ -72,6 +72,11 @@ class Experiment:
   weight_decay: float = setting(
     0.0, 'coupled (L2) weight decay on all trainable variables', minimum=0.0
   )
+  clip_norm: float = setting(
+    0.0,
+    'norm that the gradients together are clipped to; 0 for none',
+    minimum=0.0,
+  )
   new_layer_multiplier: float = setting(
     1.0,
     'learning-rate factor of layers outside the backbone; 10 for Office',
@@ -178,6 +183,7 @@ def make_optimizer(experiment, model):
     momentum=experiment.momentum,
     nesterov=experiment.nesterov,
     weight_decay=experiment.weight_decay,
+    clip_norm=experiment.clip_norm,
   )
   optimizer.build(model.trainable_variables)
   optimizer.set_multipliers(

@@ -87,7 +87,14 @@ class ProgressSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
     return self._schedule(progress)
 
 
-def make(name, learning_rate, momentum=0.9, nesterov=False, weight_decay=0.0):
+def make(
+  name,
+  learning_rate,
+  momentum=0.9,
+  nesterov=False,
+  weight_decay=0.0,
+  clip_norm=0.0,
+):
   """Makes an optimizer; `set_multipliers` is the caller's.
 
   Args:
@@ -96,13 +103,18 @@ def make(name, learning_rate, momentum=0.9, nesterov=False, weight_decay=0.0):
     momentum: of SGD.
     nesterov: of SGD.
     weight_decay: coupled, on every trainable variable.
+    clip_norm: the norm over all gradients together, before weight decay, that
+      they are scaled down to where they are beyond it; 0 for no clipping.
 
   Returns:
     A Keras optimizer.
   """
+  clipping = {'global_clipnorm': clip_norm or None}
   if name == 'sgd':
-    optimizer = SGD(learning_rate, momentum=momentum, nesterov=nesterov)
+    optimizer = SGD(
+      learning_rate, momentum=momentum, nesterov=nesterov, **clipping
+    )
   else:
-    optimizer = Adam(learning_rate)
+    optimizer = Adam(learning_rate, **clipping)
   optimizer.set_coupled_weight_decay(weight_decay)
   return optimizer

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import platform
 import subprocess
 
 import tensorflow as tf
@@ -137,7 +138,11 @@ class RunDirectory:
       'backbone': experiment.backbone,
       'steps': experiment.steps,
       'seed': experiment.seed,
-      'versions': {'tensorflow': tf.__version__},
+      'versions': {
+        'tensorflow': tf.__version__,
+        'python': platform.python_version(),
+      },
+      'machine': f'{os.cpu_count()} cores, {platform.machine()}',
       **evaluation,
       'oracle': self._oracle(),
       **measured,
