@@ -66,6 +66,19 @@ def test_table_is_made_of_results(tmp_path):
   )
 
 
+def test_collected_figures_hold_no_path_of_the_machine(tmp_path):
+  run = tmp_path / 'run'
+  run.mkdir()
+  (run / 'results.json').write_text('{"seed": 4}')
+  (run / 'metrics.csv').write_text('step\n1\n')
+  (run / 'flags.txt').write_text(f'# {run}\n--run_dir={run}\n--steps=9\n')
+  out = summary.collect(str(run), 'a2b/dann', str(tmp_path / 'results'))
+  assert out == str(tmp_path / 'results' / 'a2b' / 'dann' / 'seed4')
+  with open(os.path.join(out, 'flags.txt')) as file:
+    assert file.read() == '--steps=9\n'
+  assert sorted(os.listdir(out)) == ['flags.txt', 'metrics.csv', 'results.json']
+
+
 def flag_files():
   found = []
   for folder, _, names in os.walk(os.path.join(ROOT, 'flags')):

@@ -122,8 +122,8 @@ def test_tensorboard_has_scalars_and_samples_of_both_domains(finished):
     'images_per_second',
     'accuracy/source',
     'accuracy/target',
-    'source',
-    'target',
+    'samples/source',
+    'samples/target',
   } <= tags
 
 

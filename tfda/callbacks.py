@@ -194,7 +194,7 @@ class Trainer(tf.keras.callbacks.Callback):
     with self._writer.as_default(0):
       for side in ('source', 'target'):
         samples = self._data[side, 'train'].images[:_SAMPLES]
-        tf.summary.image(side, samples, max_outputs=_SAMPLES)
+        tf.summary.image(f'samples/{side}', samples, max_outputs=_SAMPLES)
 
   def _say(self, line):
     """A line above the bar; on standard output where there is no bar."""

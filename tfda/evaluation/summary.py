@@ -14,7 +14,9 @@ import numpy as np
 
 from tfda import errors, run_directory
 
-_KEPT = ('results.json', 'flags.txt', 'metrics.csv')
+_KEPT = ('results.json', 'metrics.csv')
+# Of flags.txt, lines that hold paths of the machine it ran on are not kept.
+_PATHS = ('#', '--data_dir=', '--run_dir=')
 # Published accuracies on the target: Ganin & Lempitsky 2015, Table 1; the
 # second figure is that of a later version of the paper.
 _PUBLISHED = {
@@ -44,6 +46,9 @@ def collect(run_dir, name, results='results'):
   os.makedirs(out, exist_ok=True)
   for file in _KEPT:
     shutil.copy(os.path.join(run_dir, file), out)
+  with open(run.flags, encoding='utf-8') as file:
+    kept = [line for line in file if not line.startswith(_PATHS)]
+  run_directory.write(os.path.join(out, 'flags.txt'), ''.join(kept))
   return out
 
 
