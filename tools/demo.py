@@ -63,7 +63,8 @@ def main(arguments):
       f'{result["images_per_second"]:10.0f}'
     )
   print(f'\nreport       {page}')
-  print(f'TensorBoard  .venv/bin/tensorboard --logdir {runs[0]}/../..')
+  logs = os.path.commonpath(runs)
+  print(f'TensorBoard  .venv/bin/tensorboard --logdir {logs}')
   print(f'SavedModel   {exported}')
   print(
     '\nOn your own images (class folders; a flat folder of unlabelled ones):\n'
