@@ -170,6 +170,20 @@ def test_mnist_m_sample_is_the_blend_of_colour_photographs(packaged):
   assert (packaged['mnist_sample', 'train'].images == 0).mean() > 0.7
 
 
+def test_packaged_photographs_are_textured_as_bsds500_is():
+  random = np.random.default_rng(0)
+  for split in domains.SPLITS:
+    for photograph in domains._packaged_photographs(split):
+      corners = random.random([2000, 2]) * np.subtract(
+        photograph.shape[:2], [27, 27]
+      )
+      deviations = [
+        photograph[y : y + 28, x : x + 28].std(axis=(0, 1)).mean()
+        for y, x in corners.astype(int)
+      ]
+      assert np.mean(deviations) > 20
+
+
 @pytest.mark.parametrize('name', ['mnist_m_sample', 'optdigits_m'])
 def test_test_photographs_are_others_than_train_photographs(name, monkeypatch):
   seen = {}
