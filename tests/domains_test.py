@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tfda import errors, experiment
-from tfda.data import domains, generators
+from tfda.data import digits, domains, generators
 
 
 def _one_line(error):
@@ -173,7 +173,7 @@ def test_mnist_m_sample_is_the_blend_of_colour_photographs(packaged):
 def test_packaged_photographs_are_textured_as_bsds500_is():
   random = np.random.default_rng(0)
   for split in domains.SPLITS:
-    for photograph in domains._packaged_photographs(split):
+    for photograph in digits._packaged_photographs(split):
       corners = random.random([2000, 2]) * np.subtract(
         photograph.shape[:2], [27, 27]
       )

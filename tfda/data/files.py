@@ -1,0 +1,60 @@
+"""What every reader of data files shares."""
+
+import dataclasses
+import os
+from typing import Optional
+
+import numpy as np
+
+from tfda import errors
+
+SPLITS = ('train', 'test')
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+  """The image files of one split of a domain.
+
+  Attributes:
+    paths: N paths of image files.
+    labels: int32 [N] in [0, C), or None.
+    class_names: C names, or () where there are no labels.
+    transductive: whether the other split is the same files.
+  """
+
+  paths: tuple[str, ...]
+  labels: Optional[np.ndarray]
+  class_names: tuple[str, ...]
+  transductive: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """How image files are read.
+
+  Attributes:
+    cache_dir: folder of the caches of decoded images; None for the user's.
+    on_bad_image: 'fail', or 'skip' to leave bad images out.
+    max_pixels: width x height beyond which an image is bad (a decompression
+      bomb, most probably).
+  """
+
+  cache_dir: Optional[str] = None
+  on_bad_image: str = 'fail'
+  max_pixels: int = 100_000_000
+
+
+def data_dir(name, path):
+  """Returns `path`, the --data_dir that the domain `name` is read from.
+
+  Raises:
+    UsageError: it is not set, or no folder.
+  """
+  if not path:
+    raise errors.UsageError(
+      f'{name} is read from --data_dir, which is not set (without it there '
+      'are mnist_sample, mnist_m_sample, optdigits, optdigits_m)'
+    )
+  if not os.path.isdir(path):
+    raise errors.UsageError(f'--data_dir={path}: no such folder')
+  return path
