@@ -567,3 +567,69 @@ def test_normalise_config_round_trip():
   assert copy.get_config() == layer.get_config()
   x = tf.fill([1, 1, 1, 3], 7.0)
   np.testing.assert_array_equal(copy(x), layer(x))
+
+
+# MultiHeadDiscriminator.
+
+
+def _heads(dropout_rate=0.0):
+  layer = discriminators.MultiHeadDiscriminator(3, [5, 4], dropout_rate)
+  layer.build([None, 6])
+  return layer
+
+
+def test_multi_head_discriminator_is_its_heads_one_by_one():
+  layer = _heads()
+  random = np.random.default_rng(0)
+  for weight in layer.weights:
+    weight.assign(random.normal(size=weight.shape))
+  features = random.normal(size=[7, 6]).astype(np.float32)
+  logits = layer(features).numpy()
+  assert logits.shape == (3, 7)
+  kernels = [w.numpy() for w in layer.weights if 'kernel' in w.name]
+  biases = [w.numpy() for w in layer.weights if 'bias' in w.name]
+  for head in range(3):
+    x = features
+    for i in range(3):
+      x = x @ kernels[i][head] + biases[i][head]
+      x = np.maximum(x, 0.0) if i < 2 else x
+    np.testing.assert_allclose(logits[head], x[:, 0], rtol=1e-5, atol=1e-5)
+  # One batch a head.
+  apart = np.stack([features, 2 * features, features[::-1]])
+  np.testing.assert_allclose(layer(apart)[0], logits[0], atol=1e-5)
+  np.testing.assert_allclose(layer(apart)[2], logits[2, ::-1], atol=1e-5)
+
+
+def test_multi_head_discriminator_loss_of_a_head_touches_that_head_alone():
+  layer = _heads()
+  with tf.GradientTape() as tape:
+    loss = tf.reduce_sum(layer(tf.ones([2, 6]))[1])
+  for gradient in tape.gradient(loss, layer.trainable_variables):
+    magnitude = np.abs(gradient.numpy()).sum(axis=(1, 2))
+    assert magnitude[1] > 0
+    assert magnitude[0] == magnitude[2] == 0
+
+
+def test_multi_head_discriminator_starts_as_wide_as_one_head():
+  layer = discriminators.MultiHeadDiscriminator(50, [100])
+  layer.build([None, 200])
+  # Glorot: uniform up to sqrt(6 / 300) = 0.1414.
+  largest = np.abs(layer.weights[0].numpy()).max()
+  assert 0.14 < largest <= 0.1414214
+  assert (layer.weights[0][0].numpy() != layer.weights[0][1].numpy()).any()
+
+
+def test_multi_head_discriminator_drops_alike_on_one_replica_and_two():
+  layer = _heads(dropout_rate=0.5)
+  features = np.random.default_rng(0).normal(size=[8, 6]).astype(np.float32)
+  whole = layer(features, noise=noise.Noise(0, 3, 8), training=True)
+  halves = [
+    layer(
+      features[4 * i : 4 * i + 4],
+      noise=noise.Noise(0, 3, 4, replica=i, replicas=2),
+      training=True,
+    )
+    for i in range(2)
+  ]
+  np.testing.assert_allclose(tf.concat(halves, axis=1), whole, atol=1e-6)
+  assert np.abs(whole - layer(features)).max() > 0

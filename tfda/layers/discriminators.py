@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfda.layers import perceptron
+from tfda.layers import dropout, perceptron
 
 
 class DomainDiscriminator(tf.keras.layers.Layer):
@@ -42,4 +42,64 @@ class DomainDiscriminator(tf.keras.layers.Layer):
       'hidden_units': self.hidden_units,
       'dropout_rate': self.dropout_rate,
       'batch_norm': self.batch_norm,
+    }
+
+
+class MultiHeadDiscriminator(tf.keras.layers.Layer):
+  """Several `DomainDiscriminator`s of one shape, one batched product a layer.
+
+  Call it with features [B, D], which every head sees, or [heads, B, D], one
+  batch a head; it returns logits [heads, B] in float32. Head k has the weights
+  [k] of every variable and is independent of the others.
+
+  Args:
+    num_heads: K.
+    hidden_units: widths of the hidden layers of each head.
+    dropout_rate: of every hidden layer, 0 for none.
+  """
+
+  def __init__(
+    self, num_heads, hidden_units=(1024, 1024), dropout_rate=0.5, **kwargs
+  ):
+    super().__init__(**kwargs)
+    self.num_heads = num_heads
+    self.hidden_units = tuple(hidden_units)
+    self.dropout_rate = dropout_rate
+    self._dropout = dropout.Dropout(dropout_rate, row_axis=1)
+
+  def build(self, input_shape):
+    width = input_shape[-1]
+    self._kernels, self._biases = [], []
+    for i, units in enumerate((*self.hidden_units, 1)):
+      # Glorot's limit of one head; Keras would count the heads into the fan.
+      limit = (6.0 / (width + units)) ** 0.5
+      self._kernels.append(
+        self.add_weight(
+          f'kernel{i}',
+          [self.num_heads, width, units],
+          initializer=tf.keras.initializers.RandomUniform(-limit, limit),
+        )
+      )
+      self._biases.append(
+        self.add_weight(
+          f'bias{i}', [self.num_heads, 1, units], initializer='zeros'
+        )
+      )
+      width = units
+    super().build(input_shape)
+
+  def call(self, features, noise=None, training=False):
+    for i, (kernel, bias) in enumerate(zip(self._kernels, self._biases)):
+      if i > 0:
+        features = tf.nn.relu(features)
+        features = self._dropout(features, noise=noise, training=training)
+      features = tf.matmul(features, kernel) + bias
+    return tf.cast(tf.squeeze(features, axis=-1), tf.float32)
+
+  def get_config(self):
+    return {
+      **super().get_config(),
+      'num_heads': self.num_heads,
+      'hidden_units': self.hidden_units,
+      'dropout_rate': self.dropout_rate,
     }
