@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from tfda import flag_config, methods
@@ -77,25 +76,6 @@ def test_collected_figures_hold_no_path_of_the_machine(tmp_path):
   with open(os.path.join(out, 'flags.txt')) as file:
     assert file.read() == '--steps=9\n'
   assert sorted(os.listdir(out)) == ['flags.txt', 'metrics.csv', 'results.json']
-
-
-def flag_files():
-  found = []
-  for folder, _, names in os.walk(os.path.join(ROOT, 'flags')):
-    found += [os.path.join(folder, name) for name in names]
-  return sorted(os.path.relpath(path, ROOT) for path in found)
-
-
-@pytest.mark.parametrize('path', flag_files())
-def test_flag_file_loads_and_begins_with_its_provenance(path, monkeypatch):
-  monkeypatch.chdir(ROOT)
-  assert read(path).startswith('# ')
-  experiment, config, _, _ = flag_config.parse_experiment(
-    [f'--flagfile={path}']
-  )
-  assert isinstance(config, methods.load(experiment.method).Config)
-  expected = os.path.splitext(os.path.relpath(path, 'flags'))[0]
-  assert experiment.run_dir == os.path.join('runs', expected, 'seed0')
 
 
 def test_published_recipe_is_the_paper_s(monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tfda import errors, experiment
-from tfda.data import digits, domains, generators
+from tfda.data import digits, domains, generators, task
 
 
 def _one_line(error):
@@ -696,7 +696,7 @@ def test_load_domains_compares_all_four(tmp_path):
     )
 
   def load(source, target):
-    return experiment.load_domains(
+    return task.load(
       experiment.Experiment(
         source=f'folder:{tmp_path}/{source}/source',
         target=f'folder:{tmp_path}/{target}/target',
@@ -722,5 +722,5 @@ def test_load_domains_needs_labels_in_both_splits_of_the_source(tmp_path):
     source=f'folder:{tmp_path}', target=f'folder:{tmp_path}/test'
   )
   with pytest.raises(errors.UsageError) as error:
-    experiment.load_domains(settings, 8)
+    task.load(settings, 8)
   assert 'labels' in _one_line(error) and str(tmp_path) in str(error.value)

@@ -302,7 +302,10 @@ def test_experiment_there_and_back(tmp_path):
     run_dir=str(tmp_path / 'run 1'),
     backbone='dann_svhn',
     image_size=20,
+    resize=24,
     freeze_until='conv1',
+    cache_dir='a cache',
+    target_classes='first1',
     bottleneck=256,
     classifier_dropout=0.1,
     steps=123456789,
@@ -490,3 +493,28 @@ def test_help_of_a_tool(monkeypatch, capsys, word):
   assert captured.out.startswith('Does it.')
   assert '--my.rate=float' in captured.out
   assert captured.err == ''
+
+
+@pytest.mark.parametrize(
+  'flag, crops',
+  [
+    ('--cache_features', 1),
+    ('--cache_features=1', 1),
+    ('--cache_features=8', 8),
+    ('--nocache_features', 0),
+  ],
+)
+def test_flag_that_may_stand_without_a_value(flag, crops):
+  settings, _, _, words = flag_config.parse_experiment(
+    ['--augmentation=crop_flip', '--freeze_until=conv1', flag]
+  )
+  assert settings.cache_features == crops and not words
+
+
+def test_cached_features_need_a_frozen_part_and_crops_an_augmentation():
+  message = _refused(_parse_experiment, '--cache_features')
+  assert '--freeze_until' in message
+  message = _refused(
+    _parse_experiment, '--cache_features=8', '--freeze_until=conv1'
+  )
+  assert '--augmentation' in message

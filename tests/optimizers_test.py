@@ -272,3 +272,23 @@ def test_gradients_beyond_the_norm_are_scaled_down_together():
   optimizer.build(variables)
   optimizer.apply_gradients(zip(gradients, variables))
   np.testing.assert_allclose(variables[1], -0.8, rtol=1e-6)
+
+
+def test_max_norm_scales_the_weights_of_a_unit_down():
+  # Units with incoming weights (3, 4) and (0.3, 0.4): norms 5 and 0.5.
+  dense = tf.Variable([[3.0, 0.3], [4.0, 0.4]])
+  heads = tf.Variable([[[3.0], [4.0]], [[0.3], [0.4]]])
+  kernel = tf.Variable(tf.reshape([3.0, 0.3, 4.0, 0.4], [1, 2, 1, 2]))
+  bias = tf.Variable([5.0])
+  variables = [dense, heads, kernel, bias]
+  optimizer = optimizers.make('sgd', 1.0, max_norm=2.0)
+  optimizer.build(variables)
+  optimizer.apply_gradients([(tf.zeros_like(v), v) for v in variables])
+  np.testing.assert_allclose(dense, [[1.2, 0.3], [1.6, 0.4]], rtol=1e-6)
+  np.testing.assert_allclose(
+    heads[:, :, 0], [[1.2, 1.6], [0.3, 0.4]], rtol=1e-6
+  )
+  np.testing.assert_allclose(
+    tf.reshape(kernel, [4]), [1.2, 0.3, 1.6, 0.4], rtol=1e-6
+  )
+  np.testing.assert_allclose(bias, [5.0])

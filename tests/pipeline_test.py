@@ -1,5 +1,7 @@
 """The order of the batches: permutations, resuming, replicas, labels."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -272,3 +274,136 @@ def test_a_domain_smaller_than_a_batch(size):
 def test_a_batch_that_cannot_be_split_is_refused():
   with pytest.raises(errors.UsageError, match='batch_size=5.*2 replicas'):
     _elements(batch_size=5, replicas=2)
+
+
+# Class-balanced order.
+
+
+def _balanced(first, count, labels, seed=0):
+  return pipeline.balanced_positions(
+    seed, 'source', tf.constant(first, tf.int64), count, labels
+  ).numpy()
+
+
+def test_balanced_order_has_every_class_once_in_a_round():
+  labels = np.array([0] * 7 + [2] * 2 + [5])
+  index = _balanced(0, 60, labels)
+  rounds = np.sort(labels[index].reshape(20, 3), axis=1)
+  np.testing.assert_array_equal(rounds, [[0, 2, 5]] * 20)
+  # The order within a round changes.
+  assert len({tuple(r) for r in labels[index].reshape(20, 3)}) > 2
+
+
+def test_balanced_order_runs_through_every_class_in_epochs():
+  labels = np.array([0] * 7 + [2] * 2 + [5])
+  index = _balanced(0, 3 * 21, labels)
+  of_first = index[labels[index] == 0].reshape(3, 7)
+  np.testing.assert_array_equal(np.sort(of_first, axis=1), [range(7)] * 3)
+  assert (of_first[0] != of_first[1]).any()
+  of_second = index[labels[index] == 2][:20].reshape(10, 2)
+  np.testing.assert_array_equal(np.sort(of_second, axis=1), [[7, 8]] * 10)
+
+
+def test_balanced_order_is_a_function_of_the_position():
+  labels = np.random.default_rng(0).integers(5, size=40)
+  whole = _balanced(0, 90, labels)
+  np.testing.assert_array_equal(_balanced(37, 20, labels), whole[37:57])
+  assert (_balanced(0, 90, labels, seed=1) != whole).any()
+
+
+def test_only_the_source_is_balanced():
+  source = _domain('a', 9)
+  source.labels[:] = [0] * 8 + [1]
+  elements = _elements(
+    source=source, target=_domain('b', 8), class_balanced=True, last_step=8
+  )
+  labels = np.concatenate([e['source']['label'] for e in elements])
+  np.testing.assert_array_equal(np.bincount(labels), [16, 16])
+  target = np.concatenate([e['target']['index'] for e in elements])
+  np.testing.assert_array_equal(np.bincount(target), [4] * 8)
+
+
+# Augmented images, images on disk, stored features.
+
+
+def _pictures(name, count):
+  random = np.random.default_rng(len(name))
+  images = random.integers(0, 256, [count, 6, 6, 3]).astype(np.uint8)
+  labels = (np.arange(count) % 2).astype(np.int32)
+  return domains.Domain(name, 'train', images, labels, ('a', 'b'))
+
+
+@pytest.mark.parametrize('augmentation', ['crop_flip', 'resized_crop'])
+def test_augmented_batches_resume_and_split_over_replicas(augmentation):
+  more = {
+    'source': _pictures('a', 5),
+    'target': _pictures('bb', 7),
+    'image_size': 4,
+    'augmentation': augmentation,
+  }
+  whole = _elements(**more)
+  assert whole[0]['source']['image'].shape == (4, 4, 4, 3)
+  _assert_equal(_elements(first_step=3, **more), whole[3:])
+  parts = _elements(replicas=2, **more)
+  for step, batch in enumerate(whole):
+    for stream, content in batch.items():
+      halves = [
+        part[stream]['image'] for part in parts[2 * step : 2 * step + 2]
+      ]
+      np.testing.assert_array_equal(np.concatenate(halves), content['image'])
+  # The same image is not always cut out alike.
+  crops = {}
+  for batch in _elements(last_step=12, **more):
+    for i, image in zip(batch['source']['index'], batch['source']['image']):
+      crops.setdefault(i, set()).add(image.tobytes())
+  assert all(len(seen) > 3 for seen in crops.values())
+
+
+class _OnDisk:
+  """An array that is read in parts."""
+
+  def __init__(self, array):
+    self._array, self.shape, self.dtype = array, array.shape, array.dtype
+
+  def __len__(self):
+    return len(self._array)
+
+  def __getitem__(self, index):
+    return self._array[index]
+
+
+def test_images_on_disk_give_the_batches_of_images_in_memory():
+  source, target = _pictures('a', 5), _pictures('bb', 7)
+  apart = [
+    dataclasses.replace(domain, images=_OnDisk(domain.images))
+    for domain in (source, target)
+  ]
+  _assert_equal(
+    _elements(source=apart[0], target=apart[1]),
+    _elements(source=source, target=target),
+  )
+  part = apart[1].take([1, 3, 6])
+  assert len(part.images) == 3
+  np.testing.assert_array_equal(part.images[[2, 0]], target.images[[6, 1]])
+  np.testing.assert_array_equal(part.labels, target.labels[[1, 3, 6]])
+
+
+def test_stored_features_take_the_place_of_images():
+  source = _pictures('a', 5)
+  # Copy c of image i holds 10 i + c; copy 0 is of the centre.
+  values = (10.0 * np.arange(5)[:, np.newaxis] + np.arange(4)).astype('f4')
+  several = dataclasses.replace(source, features=values.reshape(20, 1))
+  seen = set()
+  for batch in _elements(streams=('source',), source=several, last_step=40):
+    content = batch['source']
+    image, copy = np.divmod(content['image'][:, 0], 10)
+    np.testing.assert_array_equal(image, content['index'])
+    np.testing.assert_array_equal(content['label'], content['index'] % 2)
+    seen |= set(copy)
+  assert seen == {1, 2, 3}
+  np.testing.assert_array_equal(several.inputs()[:3], [[0.0], [10.0], [20.0]])
+  once = dataclasses.replace(source, features=values[:, :1])
+  for batch in _elements(streams=('source',), source=once):
+    np.testing.assert_array_equal(
+      batch['source']['image'][:, 0], 10 * batch['source']['index']
+    )

@@ -30,6 +30,7 @@ class Backbone(tf.keras.layers.Layer):
     network: the Keras functional model, preprocessed images -> feature map.
     source_network: the same with the source's batch statistics, where the
       backbone has statistics of each domain; else `network` itself.
+    prefix, suffix: the network in two parts, after `cut_at`; else None.
   """
 
   def __init__(
@@ -52,6 +53,7 @@ class Backbone(tf.keras.layers.Layer):
     self.discriminator_units = discriminator_units
     self.measures_mean = measures_mean
     self.image_size = network.input_shape[1]
+    self.prefix = self.suffix = None
     self.built = True
 
   @property
@@ -66,9 +68,21 @@ class Backbone(tf.keras.layers.Layer):
     return height * width * depth if self.pooling == 'flatten' else depth
 
   def feature_map(self, images, training=False, domain='target'):
-    """[B, S, S, 3] in 0..255 -> [B, H, W, D]."""
+    """[B, S, S, 3] in 0..255 -> [B, H, W, D].
+
+    After `cut_at` also from what the prefix makes of the images.
+    """
+    if self.is_stored(images):
+      return self.suffix(images, training=training)
     network = self.source_network if domain == 'source' else self.network
     return network(self.normalise(images), training=training)
+
+  def is_stored(self, images):
+    """Whether these are outputs of the prefix, not images."""
+    return (
+      self.suffix is not None
+      and tuple(images.shape[1:]) == self.suffix.input_shape[1:]
+    )
 
   def pool(self, feature_map):
     """[B, H, W, D] -> [B, feature_width]: flattened, or the mean."""
@@ -93,15 +107,52 @@ class Backbone(tf.keras.layers.Layer):
     Raises:
       UsageError: there is no such layer.
     """
-    names = [layer.name for layer in self.network.layers]
+    for network in (self.network, self.source_network):
+      for layer in self._layers_until(layer_name, network):
+        layer.trainable = False
+
+  def _layers_until(self, layer_name, network):
+    names = [layer.name for layer in network.layers]
     if layer_name not in names:
       raise errors.UsageError(
-        f'--freeze_until={layer_name}: no such layer in {self.network.name}; '
+        f'--freeze_until={layer_name}: no such layer in {network.name}; '
         f'{errors.near(layer_name, names)}'
       )
-    for network in (self.network, self.source_network):
-      for layer in network.layers[: names.index(layer_name) + 1]:
-        layer.trainable = False
+    return network.layers[: names.index(layer_name) + 1]
+
+  def cut_at(self, layer_name):
+    """Splits the network behind a layer up to which it is frozen.
+
+    `prefix` then maps images in 0..255 to what `call` takes in their place.
+
+    Raises:
+      UsageError: the network has no two parts there: a connection passes by the
+        layer, or there are statistics of each domain.
+    """
+    network = self.network
+    cut = network.get_layer(layer_name).output
+    refused = errors.UsageError(
+      f'--freeze_until={layer_name}: {network.name} cannot be cut there for '
+      '--cache_features'
+    )
+    if self.has_domain_statistics:
+      raise refused
+    try:
+      suffix = tf.keras.Model(cut, network.output, name='suffix')
+    except ValueError as error:
+      raise refused from error
+    prefix = tf.keras.Model(network.input, cut, name='prefix')
+    self.prefix = tf.function(
+      lambda images: prefix(self.normalise(images), training=False)
+    )
+    self.suffix = suffix
+    self._cut_layer = layer_name
+
+  def prefix_weights(self):
+    """The variables of the prefix."""
+    layers = self._layers_until(self._cut_layer, self.network)
+    weights = [weight for layer in layers for weight in layer.weights]
+    return self.normalise.weights + weights
 
 
 def _convolutions(name, image_size, blocks):

@@ -6,14 +6,26 @@ subclasses that add what they train with (adaptation.AdaptationModel).
 
 import tensorflow as tf
 
+from tfda.data import augmentation
+from tfda.data import images as image_files
 from tfda.layers import perceptron
 
 
 class ClassificationModel(tf.keras.Model):
-  """Images [B, S, S, 3] in 0..255 -> class logits [B, C]."""
+  """Images [B, S, S, 3] in 0..255 -> class logits [B, C].
+
+  Attributes:
+    read_size: side in pixels to which images of other sizes are brought, of
+      which the network then sees the centre.
+  """
 
   def __init__(
-    self, backbone, num_classes, bottleneck_units=0, classifier_dropout=0.0
+    self,
+    backbone,
+    num_classes,
+    bottleneck_units=0,
+    classifier_dropout=0.0,
+    read_size=None,
   ):
     """Makes the model, all variables built.
 
@@ -23,9 +35,11 @@ class ClassificationModel(tf.keras.Model):
       bottleneck_units: width of a linear layer between the backbone's features
         and everything else, as in the DANN release's Office network; 0: none.
       classifier_dropout: rate in the classifier's hidden layers.
+      read_size: see the class; the network's own size if None.
     """
     super().__init__()
     self.backbone = backbone
+    self.read_size = read_size or backbone.image_size
     self.feature_width = bottleneck_units or backbone.feature_width
     self.bottleneck = None
     if bottleneck_units:
@@ -44,6 +58,18 @@ class ClassificationModel(tf.keras.Model):
     """
     return domain
 
+  def prepare(self, images):
+    """[B, H, W, 3] in 0..255 of any size -> [B, S, S, 3] for the network."""
+    size = self.read_size
+    fits = tf.reduce_all(tf.equal(tf.shape(images)[1:3], size))
+    images = tf.cond(
+      fits,
+      lambda: tf.cast(images, tf.float32),
+      lambda: image_files.resize(images, size),
+    )
+    images = tf.ensure_shape(images, [None, size, size, 3])
+    return augmentation.centre_crop(images, self.backbone.image_size)
+
   def features(self, images, training=False, domain='target'):
     """[B, S, S, 3] in 0..255 -> features [B, D], what the methods align.
 
@@ -61,11 +87,18 @@ class ClassificationModel(tf.keras.Model):
     """[B, S, S, 3] in 0..255 -> class logits [B, C], for target images."""
     return self.classifier(self.features(images, training=training))
 
-  @tf.function(reduce_retracing=True)
   def infer(self, images, domain='target'):
     """{'logits': [B, C], 'features': [B, D]} as one compiled function."""
+    # Apart, lest one trace be made for both with their shapes unknown.
+    stored = self.backbone.is_stored(images)
+    return (self._infer_stored if stored else self._infer)(images, domain)
+
+  def _classify(self, images, domain):
     features = self.features(images, domain=domain)
     return {'logits': self.classifier(features), 'features': features}
+
+  _infer = tf.function(_classify, reduce_retracing=True)
+  _infer_stored = tf.function(_classify, reduce_retracing=True)
 
   def inference_weights(self):
     """The variables that classifying target images needs."""

@@ -17,8 +17,9 @@ from tfda import (
   optimizers,
   run_directory,
   schedules,
+  semi_supervised,
 )
-from tfda.data import domains, pipeline
+from tfda.data import augmentation, frozen, pipeline, task
 from tfda.evaluation import evaluate
 from tfda.settings import check, setting
 
@@ -43,8 +44,53 @@ class Experiment:
     'side of the input in pixels; the published one if not set',
     minimum=8,
   )
+  resize: Optional[int] = setting(
+    None,
+    'side in pixels to which images are brought before image_size is cropped '
+    'out of them; image_size if not set',
+    minimum=8,
+  )
+  augmentation: str = setting(
+    'none',
+    'of training images; none is the centre crop',
+    choices=augmentation.NAMES,
+  )
   freeze_until: Optional[str] = setting(
     None, 'freeze the backbone up to and including this layer'
+  )
+  cache_features: int = setting(
+    0,
+    'store what the frozen part makes of every image and train behind it: 0 '
+    'for no, 1 or nothing for its centre crop, n for n augmented crops',
+    minimum=0,
+    maximum=1000,
+    bare=1,
+  )
+  cache_dir: Optional[str] = setting(
+    None, 'folder of decoded images and features; ~/.cache/tfda if not set'
+  )
+  on_bad_image: str = setting(
+    'fail',
+    'what to do about image files that cannot be read; skip lists them in '
+    'skipped.csv',
+    choices=('fail', 'skip'),
+  )
+  max_pixels: int = setting(
+    100_000_000, 'width x height above which an image is bad', minimum=1
+  )
+  target_classes: Optional[str] = setting(
+    None,
+    'partial adaptation: classes that are left in the target, as first10, '
+    'name,name or the path of a file with a name a line',
+  )
+  target_labelled: int = setting(
+    0,
+    'semi-supervised: so many random target images are the target, with their '
+    'labels for the label loss; the others are for test',
+    minimum=0,
+  )
+  class_balanced: bool = setting(
+    False, 'all classes of the source equally often in training'
   )
   bottleneck: int = setting(
     0,
@@ -75,6 +121,11 @@ class Experiment:
   clip_norm: float = setting(
     0.0,
     'norm that the gradients together are clipped to; 0 for none',
+    minimum=0.0,
+  )
+  max_norm: float = setting(
+    0.0,
+    "norm that the weights of a unit's inputs are kept below; 0 for none",
     minimum=0.0,
   )
   new_layer_multiplier: float = setting(
@@ -109,6 +160,15 @@ class Experiment:
 
   def __post_init__(self):
     check(self)
+    if self.cache_features and not self.freeze_until:
+      raise errors.UsageError(
+        '--cache_features needs --freeze_until=LAYER, the last frozen layer'
+      )
+    if self.cache_features > 1 and self.augmentation == 'none':
+      raise errors.UsageError(
+        f'--cache_features={self.cache_features} stores augmented crops, and '
+        '--augmentation is none'
+      )
 
   def directory(self):
     """The run directory, chosen by the names if it is not set."""
@@ -121,6 +181,7 @@ class Experiment:
 # What may change when a run is resumed.
 RESUMABLE = (
   'data_dir',
+  'cache_dir',
   'run_dir',
   'strategy',
   'log_every',
@@ -148,13 +209,17 @@ def build(experiment, config, num_classes):
   )
   if experiment.freeze_until:
     backbone.freeze_until(experiment.freeze_until)
-  return methods.load(experiment.method).Method(
+  method = methods.load(experiment.method).Method
+  if experiment.target_labelled:
+    method = semi_supervised.extended(method)
+  return method(
     backbone,
     num_classes,
     config,
     seed=experiment.seed,
     bottleneck_units=experiment.bottleneck,
     classifier_dropout=experiment.classifier_dropout,
+    read_size=experiment.resize,
   )
 
 
@@ -184,6 +249,7 @@ def make_optimizer(experiment, model):
     nesterov=experiment.nesterov,
     weight_decay=experiment.weight_decay,
     clip_norm=experiment.clip_norm,
+    max_norm=experiment.max_norm,
   )
   optimizer.build(model.trainable_variables)
   optimizer.set_multipliers(
@@ -192,20 +258,6 @@ def make_optimizer(experiment, model):
   if experiment.mixed_precision == 'float16':
     optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
   return optimizer
-
-
-def load_domains(experiment, image_size):
-  """Loads {(side, split): Domain} and checks that they fit each other."""
-  sides = {'source': experiment.source, 'target': experiment.target}
-  loaded = {
-    (side, split): domains.load(name, split, image_size, experiment.data_dir)
-    for side, name in sides.items()
-    for split in domains.SPLITS
-  }
-  for side in ('source', 'test'), ('target', 'train'), ('target', 'test'):
-    domains.check_classes(loaded['source', 'train'], loaded[side])
-  domains.check_classes(loaded['source', 'test'], loaded['source', 'train'])
-  return loaded
 
 
 @contextlib.contextmanager
@@ -267,29 +319,51 @@ def _train(experiment, config, run, strategy):
   commit = run_directory.commit()
   # The size is known from the network, the number of classes from the data.
   image_size = backbones.image_size(experiment.backbone, experiment.image_size)
-  data = load_domains(experiment, image_size)
+  if experiment.resize and experiment.resize < image_size:
+    raise errors.UsageError(
+      f'--resize={experiment.resize} is below the image size, {image_size}'
+    )
+  data = task.load(experiment, experiment.resize or image_size)
   source, target = data['source', 'train'], data['target', 'train']
+  model = build(experiment, config, len(source.class_names))
   pipeline.check(
-    methods.load(experiment.method).Method.STREAMS,
+    model.STREAMS,
     source,
     target,
     experiment.batch_size,
     strategy.num_replicas_in_sync,
   )
-  model = build(experiment, config, len(source.class_names))
   if model.backbone.measures_mean:
     model.backbone.normalise.measure(source.images, target.images)
+  if experiment.class_balanced:
+    print(f'{task.class_counts(source)}; all classes equally often')
   phases = model.phases(
     experiment.steps, lambda: make_optimizer(experiment, model)
   )
   if sum(phase.steps for phase in phases) != experiment.steps:
     raise ValueError(f'the phases of {experiment.method} miss its steps')
+  if experiment.cache_features:
+    data = _stored_features(experiment, model.backbone, data)
+  is_new = not tf.train.latest_checkpoint(run.checkpoints)
+  if is_new and hasattr(model, 'adapt'):
+    model.adapt(
+      pipeline.batches(
+        model.STREAMS,
+        data['source', 'train'],
+        data['target', 'train'],
+        experiment.batch_size,
+        experiment.seed,
+        0,
+        math.ceil(len(source.images) / experiment.batch_size),
+        image_size=model.backbone.image_size,
+      )
+    )
   seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
   run.create(experiment, config, source.class_names)
   manager = tf.train.CheckpointManager(
     tf.train.Checkpoint(
       model=model,
-      optimizers=[phase.optimizer for phase in phases],
+      optimizers=[o for phase in phases for o in phase.optimizers],
       seconds=seconds,
     ),
     run.checkpoints,
@@ -306,7 +380,7 @@ def _train(experiment, config, run, strategy):
       end = start + phase.steps
       if int(model.step.numpy()) < end:
         model.begin_phase(phase, start)
-        _fit(experiment, model, source, target, end, strategy, trainer)
+        _fit(experiment, model, data, end, strategy, trainer)
       start = end
   images = len(model.STREAMS) * experiment.batch_size * start
   run.write_results(
@@ -319,7 +393,23 @@ def _train(experiment, config, run, strategy):
   return run.path
 
 
-def _fit(experiment, model, source, target, last_step, strategy, trainer):
+def _stored_features(experiment, backbone, data):
+  """The domains with what the frozen part of the backbone makes of them."""
+  backbone.cut_at(experiment.freeze_until)
+  crops = experiment.cache_features
+  return {
+    (side, split): frozen.cached(
+      domain,
+      backbone,
+      experiment.augmentation,
+      crops + 1 if crops > 1 and split == 'train' else 1,
+      experiment.cache_dir,
+    )
+    for (side, split), domain in data.items()
+  }
+
+
+def _fit(experiment, model, data, last_step, strategy, trainer):
   """One phase from the model's step to last_step, in Keras' own loop."""
   first_step = int(model.step.numpy())
 
@@ -329,14 +419,17 @@ def _fit(experiment, model, source, target, last_step, strategy, trainer):
     first = context.input_pipeline_id * per_worker
     return pipeline.batches(
       model.STREAMS,
-      source,
-      target,
+      data['source', 'train'],
+      data['target', 'train'],
       experiment.batch_size,
       experiment.seed,
       first_step,
       last_step,
       replicas,
       (first, first + per_worker),
+      model.backbone.image_size,
+      experiment.augmentation,
+      experiment.class_balanced,
     )
 
   batches = strategy.distribute_datasets_from_function(dataset)

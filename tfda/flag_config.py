@@ -28,10 +28,26 @@ def define(config_class, prefix=''):
       float: flags.FloatParser,
       str: flags.ArgumentParser,
     }[field_type]()
-    made.append(
-      flags.Flag(parser, flags.ArgumentSerializer(), name, field.default, text)
+    if field.metadata['bare'] is not None:
+      parser = _BareParser(field.metadata['bare'])
+    flag = flags.Flag(
+      parser, flags.ArgumentSerializer(), name, field.default, text
     )
+    flag.boolean = field.metadata['bare'] is not None  # A value is optional.
+    made.append(flag)
   return made
+
+
+class _BareParser(flags.IntegerParser):
+  """An integer; --name alone is `bare`, --noname is 0."""
+
+  def __init__(self, bare):
+    super().__init__()
+    self._bare = bare
+
+  def parse(self, argument):
+    words = {'true': self._bare, 'false': 0}
+    return super().parse(words.get(argument, argument))
 
 
 class Parser:

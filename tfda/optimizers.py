@@ -21,6 +21,7 @@ class _Multipliers:
   _coupled_weight_decay = 0.0
   _multiplier = 1.0
   _multipliers = {}
+  _max_norm = 0.0
 
   def set_multipliers(self, multipliers):
     """multipliers: pairs (variable, learning-rate factor); 1 elsewhere."""
@@ -37,6 +38,10 @@ class _Multipliers:
   def set_coupled_weight_decay(self, weight_decay):
     """weight_decay: what a gradient gains per unit of its variable."""
     self._coupled_weight_decay = weight_decay
+
+  def set_max_norm(self, max_norm):
+    """max_norm: what the weights of a unit's inputs are scaled down to."""
+    self._max_norm = max_norm
 
   @property
   def learning_rate(self):
@@ -56,6 +61,11 @@ class _Multipliers:
       super().update_step(gradient, variable)
     finally:
       self._multiplier = 1.0
+    rank = variable.shape.rank
+    if self._max_norm and rank > 1:
+      # [in, out], [height, width, in, out] and, of several heads, [k, in, out].
+      axes = [1] if rank == 3 else list(range(rank - 1))
+      variable.assign(tf.clip_by_norm(variable, self._max_norm, axes))
 
 
 class SGD(_Multipliers, tf.keras.optimizers.SGD):
@@ -94,6 +104,7 @@ def make(
   nesterov=False,
   weight_decay=0.0,
   clip_norm=0.0,
+  max_norm=0.0,
 ):
   """Makes an optimizer; `set_multipliers` is the caller's.
 
@@ -117,4 +128,5 @@ def make(
   else:
     optimizer = Adam(learning_rate, **clipping)
   optimizer.set_coupled_weight_decay(weight_decay)
+  optimizer.set_max_norm(max_norm)
   return optimizer

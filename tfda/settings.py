@@ -11,8 +11,11 @@ import typing
 from tfda import errors
 
 
-def setting(default, help, choices=None, minimum=None, maximum=None):
-  """Returns a dataclass field with help text (name the unit) and limits."""
+def setting(default, help, choices=None, minimum=None, maximum=None, bare=None):
+  """Returns a dataclass field with help text (name the unit) and limits.
+
+  bare: of an integer, its value where the flag stands without one.
+  """
   return dataclasses.field(
     default=default,
     metadata={
@@ -20,6 +23,7 @@ def setting(default, help, choices=None, minimum=None, maximum=None):
       'choices': choices,
       'minimum': minimum,
       'maximum': maximum,
+      'bare': bare,
     },
   )
 

@@ -58,14 +58,14 @@ def _evaluate(model, run, side, name, data_dir):
   from tfda.data import domains
   from tfda.evaluation import evaluate
 
-  domain = domains.load(name, 'test', model.backbone.image_size, data_dir)
+  domain = domains.load(name, 'test', model.read_size, data_dir)
   # In the place of the source: what the run was trained with.
   names = tuple(run.class_names())
   trained = domains.Domain(run.path, 'train', None, range(len(names)), names)
   domains.check_classes(trained, domain)
   # Another domain is new: it is classified as the target is.
   statistics = 'source' if side == 'source' else 'target'
-  logits, _ = evaluate.predict(model, domain.images, statistics)
+  logits, _ = evaluate.predict(model, domain, statistics)
   shown = 'no labels'
   if domain.labels is not None:
     shown = f'{np.mean(logits.argmax(axis=-1) == domain.labels):.2%}'

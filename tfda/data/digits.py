@@ -3,23 +3,31 @@
   mnist_sample, mnist_m_sample    10,000 MNIST digits in the package; MNIST-M's
                                   rule over photographs of other packages
   optdigits, optdigits_m          scikit-learn's 1,797 digits, the same way
-  mnist, mnist_m                  mnist.npz, and for mnist_m the photographs of
-                                  BSDS500
+  mnist                           60,000 and 10,000, mnist.npz
+  mnist_m                         59,001 and 9,001 as released (Ganin et al.
+                                  2016); else MNIST-M's rule over mnist.npz and
+                                  the photographs of BSDS500
+  svhn                            Street View House Numbers (Netzer et al.
+                                  2011), cropped: 73,257 and 26,032
+  usps                            7,291 and 2,007 of 16x16 (LeCun et al. 1990)
+  syn_numbers                     SYN NUMBERS (Ganin et al. 2016): 479,400 and
+                                  9,553 as released; or tools.prepare_data's
 
 Images are uint8 [N, H, W] or [N, H, W, 3] of any size: domains.load brings
 them to image_size. Labels are integers [N] in [0, 10).
 """
 
+import bz2
 import glob
+import gzip
 import importlib.resources
 import os
 import zipfile
-import zlib
 
 import numpy as np
 
 from tfda import errors
-from tfda.data import files, generators, images
+from tfda.data import files, generators, images, layouts
 
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 
@@ -97,37 +105,58 @@ def _optdigits_m(split, data_dir, image_size):
 
 
 def _mnist(split, data_dir, image_size):
+  return layouts.read(
+    'mnist',
+    split,
+    data_dir,
+    image_size,
+    [('mnist.npz', 'mnist.npz', _mnist_file)],
+    'it is the file that tf.keras.datasets.mnist.load_data() downloads '
+    '(without it, the packaged mnist_sample serves to try things out)',
+  )
+
+
+def _mnist_file(paths, split, image_size):
   del image_size
-  path = os.path.join(files.data_dir('mnist', data_dir), 'mnist.npz')
-  if not os.path.isfile(path):
-    raise errors.UsageError(
-      f'mnist: {path} is missing; it is the file that '
-      'tf.keras.datasets.mnist.load_data() downloads (without it, the '
-      'packaged mnist_sample serves to try things out)'
-    )
-  try:
-    with np.load(path, allow_pickle=False) as data:
-      return data[f'x_{split}'], data[f'y_{split}']
-  except (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-  ) as error:
-    raise errors.UsageError(f'mnist: {path}: {error}') from error
+  (path,) = paths
+  digits, labels = layouts.npz(path, f'x_{split}', f'y_{split}')
+  return layouts.checked(path, digits, labels, (None, None), 0, 9)
 
 
 def _mnist_m(split, data_dir, image_size):
-  digits, labels = _mnist(split, data_dir, image_size)
-  return _blend(digits, _bsds500(split, data_dir), split), labels
+  return layouts.read(
+    'mnist_m',
+    split,
+    data_dir,
+    image_size,
+    [
+      (
+        'mnist_m/mnist_m_train_labels.txt',
+        'mnist_m/mnist_m_test_labels.txt',
+        _released_mnist_m,
+      ),
+      ('mnist.npz', 'mnist.npz', _blended_mnist),
+    ],
+    'the first is released at http://yaroslav.ganin.net, the other, of '
+    'tf.keras.datasets.mnist, is blended with the photographs of BSDS500',
+  )
+
+
+def _released_mnist_m(paths, split, image_size):
+  (label_file,) = paths
+  folder = os.path.join(os.path.dirname(label_file), f'mnist_m_{split}')
+  digits, labels = layouts.listed(label_file, folder, 10)
+  return layouts.decoded(digits, image_size), labels
+
+
+def _blended_mnist(paths, split, image_size):
+  digits, labels = _mnist_file(paths, split, image_size)
+  photographs = _bsds500(split, os.path.dirname(paths[0]))
+  return _blend(digits, photographs, split), labels
 
 
 def _bsds500(split, data_dir):
   """The photographs of BSDS500: train and val for train, test for test."""
-  data_dir = files.data_dir('mnist_m', data_dir)
   archive = os.path.join(data_dir, 'bsds500_photos.zip')
   folders = ('train', 'val') if split == 'train' else ('test',)
   for root in ('bsds500', os.path.join('BSDS500', 'data', 'images')):
@@ -166,6 +195,111 @@ def _bsds500(split, data_dir):
   return found
 
 
+def _svhn(split, data_dir, image_size):
+  return layouts.read(
+    'svhn',
+    split,
+    data_dir,
+    image_size,
+    [
+      (f'{folder}train_32x32.mat', f'{folder}test_32x32.mat', _svhn_file)
+      for folder in ('', 'svhn/')
+    ],
+    'it is released at http://ufldl.stanford.edu/housenumbers',
+  )
+
+
+def _svhn_file(paths, split, image_size):
+  del split
+  (path,) = paths
+  digits, labels = layouts.mat(path, image_size, 1, 10)
+  return digits, labels % 10  # The label of a zero is 10.
+
+
+def _usps(split, data_dir, image_size):
+  return layouts.read(
+    'usps',
+    split,
+    data_dir,
+    image_size,
+    [
+      (folder + train, folder + test, reader)
+      for train, test, reader in (
+        ('zip.train.gz', 'zip.test.gz', _usps_text),
+        ('usps.bz2', 'usps.t.bz2', _usps_libsvm),
+      )
+      for folder in ('', 'usps/')
+    ],
+    'it is at https://hastie.su.domains/ElemStatLearn/data.html (.gz) and at '
+    'https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets (.bz2)',
+  )
+
+
+def _usps_text(paths, split, image_size):
+  """Lines of the digit and 256 greys."""
+  del split, image_size
+
+  def parse(words):
+    return float(words[0]), [float(word) for word in words[1:]]
+
+  return _usps_digits(paths[0], gzip.open, parse)
+
+
+def _usps_libsvm(paths, split, image_size):
+  """Lines of the digit + 1 and `index:grey`; 0 where there is no index."""
+  del split, image_size
+
+  def parse(words):
+    pairs = [word.split(':') for word in words[1:]]
+    greys = {int(index): float(grey) for index, grey in pairs}
+    if not greys.keys() <= set(range(1, 257)):
+      raise ValueError
+    return float(words[0]) - 1, [greys.get(i, 0.0) for i in range(1, 257)]
+
+  return _usps_digits(paths[0], bz2.open, parse)
+
+
+def _usps_digits(path, opened, parse):
+  """Returns uint8 [N, 16, 16], from greys in -1..1, and labels int64 [N]."""
+  digits, labels = [], []
+  for where, words in layouts.rows(path, opened=opened):
+    try:
+      label, greys = parse(words)
+    except ValueError:
+      label, greys = -1, []
+    # A comparison with NaN is false.
+    if label not in range(10) or not (
+      len(greys) == 256 and np.all(np.abs(greys) <= 1)
+    ):
+      raise errors.UsageError(
+        f'{where}: no digit of USPS, a label and 256 greys in -1..1'
+      )
+    digits.append(np.round((np.array(greys) + 1) * 127.5).astype(np.uint8))
+    labels.append(int(label))
+  if not digits:
+    raise errors.UsageError(f'{path}: no digits')
+  return np.reshape(digits, [-1, 16, 16]), np.array(labels)
+
+
+def _syn_numbers(split, data_dir, image_size):
+  return layouts.read(
+    'syn_numbers',
+    split,
+    data_dir,
+    image_size,
+    [
+      (
+        f'{folder}synth_train_32x32.mat',
+        f'{folder}synth_test_32x32.mat',
+        lambda paths, _, size: layouts.mat(paths[0], size, 0, 9),
+      )
+      for folder in ('', 'syn_numbers/')
+    ]
+    + layouts.made('syn_numbers', CLASS_NAMES),
+    'unzip SynthDigits.zip of http://yaroslav.ganin.net',
+  )
+
+
 # By domain name.
 READERS = {
   'mnist': _mnist,
@@ -174,4 +308,7 @@ READERS = {
   'mnist_m_sample': _mnist_m_sample,
   'optdigits': _optdigits,
   'optdigits_m': _optdigits_m,
+  'svhn': _svhn,
+  'syn_numbers': _syn_numbers,
+  'usps': _usps,
 }

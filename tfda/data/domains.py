@@ -1,7 +1,8 @@
 """Domains: a name gives images, labels where there are any, and class names.
 
-Names of digits are in digits.READERS, those of image files (`folder:PATH`) in
-folders.LISTERS. Adding a domain is a reader there and its line in that table.
+Names of digits are in digits.READERS, of traffic signs in signs.READERS, those
+of image files (`folder:PATH`) in folders.LISTERS; `tfds:NAME/SPLIT` is read by
+`prepared`. Adding a domain is a reader there and its line in that table.
 """
 
 import dataclasses
@@ -10,14 +11,22 @@ from typing import Any, Optional
 import numpy as np
 
 from tfda import errors
-from tfda.data import digits, files, folders, images, storage
+from tfda.data import (
+  digits,
+  files,
+  folders,
+  images,
+  prepared,
+  signs,
+  storage,
+)
 
 SPLITS = files.SPLITS
 
 # Of sets that are read whole: {name: (reader, class names)}.
 _ARRAYS = {
   name: (reader, module.CLASS_NAMES)
-  for module in (digits,)
+  for module in (digits, signs)
   for name, reader in module.READERS.items()
 }
 
@@ -34,6 +43,8 @@ class Domain:
     class_names: C names, or () where there are no labels.
     transductive: whether the other split is the same images.
     skipped: ((path, reason), ...) of bad images that were left out.
+    features: float32 [N * copies, ...], what the frozen part of a network makes
+      of every image, copies a time (frozen.cached); None if not stored.
   """
 
   name: str
@@ -43,6 +54,42 @@ class Domain:
   class_names: tuple[str, ...]
   transductive: bool = False
   skipped: tuple[tuple[str, str], ...] = ()
+  features: Any = None
+
+  def inputs(self):
+    """What a network is evaluated on: images, or features of their centres."""
+    if self.features is None:
+      return self.images
+    copies = len(self.features) // len(self.images)
+    return _Rows(self.features, np.arange(len(self.images)) * copies)
+
+  def take(self, positions):
+    """Returns the Domain with the images at `positions` alone.
+
+    Args:
+      positions: integers [M].
+    """
+    rows = np.asarray(positions)
+    in_memory = isinstance(self.images, np.ndarray)
+    return dataclasses.replace(
+      self,
+      images=self.images[rows] if in_memory else _Rows(self.images, rows),
+      labels=None if self.labels is None else self.labels[rows],
+    )
+
+
+class _Rows:
+  """Some rows of an array that is not in memory, as an array."""
+
+  def __init__(self, array, rows):
+    self._array, self._rows = array, rows
+    self.shape, self.dtype = (len(rows), *array.shape[1:]), array.dtype
+
+  def __len__(self):
+    return len(self._rows)
+
+  def __getitem__(self, index):
+    return self._array[self._rows[index]]
 
 
 def load(name, split, image_size, data_dir=None, reading=None):
@@ -63,8 +110,16 @@ def load(name, split, image_size, data_dir=None, reading=None):
     if name.startswith(prefix):
       listing = lister(name[len(prefix) :], split, data_dir)
       return _of_files(name, split, listing, image_size, reading)
+  if name.startswith(prepared.PREFIX):
+    argument = name[len(prepared.PREFIX) :]
+    pixels, labels, class_names, skipped = prepared.read(
+      argument, data_dir, image_size, reading
+    )
+    return Domain(name, split, pixels, labels, class_names, True, skipped)
   if name not in _ARRAYS:
-    known = [*_ARRAYS, *(p + more for p, (_, more) in folders.LISTERS.items())]
+    known = [*_ARRAYS, f'{prepared.PREFIX}NAME/SPLIT']
+    for prefix, (_, endings) in folders.LISTERS.items():
+      known += [prefix + ending for ending in endings]
     raise errors.UsageError(
       f'{name}: no such domain; {errors.near(name, known)}'
     )
@@ -83,11 +138,20 @@ def load(name, split, image_size, data_dir=None, reading=None):
 
 def _of_files(name, split, listing, image_size, reading):
   pixels, kept, skipped = storage.decoded(listing.paths, image_size, reading)
+  labels = None
+  if listing.labels is not None:
+    labels = listing.labels[kept]
+    counts = np.bincount(labels, minlength=len(listing.class_names))
+    if not counts.all():
+      raise errors.UsageError(
+        f'{name}: no image can be read of the classes '
+        f'{_series(np.array(listing.class_names)[counts == 0])}'
+      )
   return Domain(
     name,
     split,
     pixels,
-    None if listing.labels is None else listing.labels[kept],
+    labels,
     listing.class_names,
     listing.transductive,
     skipped,
@@ -104,8 +168,30 @@ def check_classes(source, target):
     return
   only_source = sorted(set(source.class_names) - set(target.class_names))
   only_target = sorted(set(target.class_names) - set(source.class_names))
+  same_name = source.name == target.name
+  sides = [
+    f'{files.shown(domain.name)}{f" ({domain.split})" if same_name else ""}'
+    for domain in (source, target)
+  ]
+  alike = [
+    f'{files.shown(one)} and {files.shown(other)}'
+    for one in only_source
+    for other in only_target
+    if files.alike(one) == files.alike(other)
+  ]
+  if alike:
+    advice = f'; one class in two spellings: {", ".join(alike)}'
+  elif only_target and not same_name:
+    advice = '; --target_classes restricts a target to some of its classes'
+  elif not only_source and not only_target:
+    advice = '; the order differs'
+  else:
+    advice = ''
   raise errors.UsageError(
-    'the class lists differ: '
-    f'only in {source.name}: {", ".join(only_source) or "none"}; '
-    f'only in {target.name}: {", ".join(only_target) or "none"}'
+    f'the class lists differ: only in {sides[0]}: {_series(only_source)}; '
+    f'only in {sides[1]}: {_series(only_target)}{advice}'
   )
+
+
+def _series(names):
+  return ', '.join(map(files.shown, names)) or 'none'

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import unicodedata
 from typing import Optional
 
 import numpy as np
@@ -58,3 +59,18 @@ def data_dir(name, path):
   if not os.path.isdir(path):
     raise errors.UsageError(f'--data_dir={path}: no such folder')
   return path
+
+
+def shown(name):
+  """Returns a file's name for a message of one line: 'a\\nb' in quotes."""
+  name = os.fspath(name)
+  return name if name.isprintable() else repr(name)
+
+
+def alike(name):
+  """Returns what is the same for names that one takes for one another.
+
+  For example for 'Bike' and 'bike', and for an accent that is a character of
+  its own, as macOS writes it, and one that is not.
+  """
+  return unicodedata.normalize('NFKC', name).casefold()

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfda import errors
+from tfda.data import augmentation as augmentations
 
 _SOURCES = {
   # stream -> (which domain, with labels)
@@ -37,22 +38,56 @@ def shuffled_positions(seed, stream, first, count, size):
     int64 [count].
   """
   positions = first + tf.range(count, dtype=tf.int64)
-  epochs = positions // size
-  salt = zlib.crc32(stream.encode()) & 0x7FFFFFFF
-  keys = tf.stack(
-    [
-      tf.fill([count], tf.constant(seed, tf.int64)),
-      tf.fill([count], tf.constant(salt, tf.int64)),
-      epochs,
-    ],
-    axis=1,
-  )
-  # tf.random.experimental.index_shuffle pads a matrix of seeds along the wrong
-  # axis (TensorFlow 2.15); the operation behind it takes one seed an index.
+  return _permuted(seed, stream, positions, size)
+
+
+def balanced_positions(seed, stream, first, count, labels):
+  """As `shuffled_positions`, with as many images of every class.
+
+  Every C positions in a row have one image of each class that there is, and
+  every class runs through epochs of its own.
+
+  Args:
+    seed: an int.
+    stream: name of the stream.
+    first: scalar int64, the first position.
+    count: how many.
+    labels: NumPy integers [N], of the images of the domain.
+
+  Returns:
+    int64 [count].
+  """
+  classes, sizes = np.unique(labels, return_counts=True)
+  members = tf.constant(np.argsort(labels, kind='stable'))
+  starts = tf.constant(np.cumsum(sizes) - sizes)
+  sizes = tf.constant(sizes.astype(np.int64))
+  positions = first + tf.range(count, dtype=tf.int64)
+  rounds = positions // len(classes)
+  chosen = _permuted(seed, f'{stream} classes', positions, len(classes))
+  # The n-th round takes the n-th image of every class.
+  places = _permuted(seed, stream, rounds, tf.gather(sizes, chosen), chosen)
+  return tf.gather(members, tf.gather(starts, chosen) + places)
+
+
+def _permuted(seed, stream, positions, size, salt=0):
+  """Element q mod size of permutation q div size, for all positions q.
+
+  Args:
+    seed: an int.
+    stream: a string; another one gives other permutations.
+    positions: int64 [count].
+    size: of what is permuted; a number, or int64 [count].
+    salt: integer or int64 [count]; another one gives other permutations.
+  """
+  stream_key = zlib.crc32(stream.encode()) & 0x7FFFFFFF
+  size = tf.cast(size, tf.int64)
+  keys = [seed, stream_key + salt, positions // size]
+  keys = [tf.broadcast_to(tf.cast(k, tf.int64), positions.shape) for k in keys]
+  # The raw op: index_shuffle of TensorFlow 2.15 pads a matrix of seeds wrongly.
   return tf.raw_ops.RandomIndexShuffle(
     index=positions % size,
-    seed=tf.cast(keys, tf.int32),
-    max_index=tf.constant(size - 1, tf.int64),
+    seed=tf.cast(tf.stack(keys, axis=1), tf.int32),
+    max_index=size - 1,
     # With the usual 4 the orders of 60,000 images are nearly the same in every
     # epoch and for every seed: a correlation of 0.9.
     rounds=16,
@@ -85,6 +120,9 @@ def batches(
   last_step,
   replicas=1,
   replica_range=None,
+  image_size=None,
+  augmentation='none',
+  class_balanced=False,
 ):
   """Returns a tf.data.Dataset of batches for steps first_step..last_step-1.
 
@@ -93,13 +131,16 @@ def batches(
     source: the labelled training Domain.
     target: the target's training Domain, or None if no stream needs it.
     batch_size: images of each stream in a global batch.
-    seed: of the order.
+    seed: of the order and of the augmentation.
     first_step: the step to begin with.
     last_step: the step to end before.
     replicas: over how many replicas a global batch is split; each element of
       the dataset is then one replica's part, in turn.
     replica_range: (first, last + 1) of the replicas that this dataset feeds;
       None for all.
+    image_size: side in pixels of the images of a batch; the domain's if None.
+    augmentation: one of augmentation.NAMES.
+    class_balanced: whether all classes of the source are equally frequent.
 
   Raises:
     UsageError: batch_size is not a multiple of replicas; the target has no
@@ -108,30 +149,78 @@ def batches(
   check(streams, source, target, batch_size, replicas)
   rows = batch_size // replicas
   domains = {'source': source, 'target': target}
-  arrays = {}
-  for stream in streams:
-    domain_name, labelled = _SOURCES[stream]
-    domain = domains[domain_name]
-    # Captured tensors, shared by all steps; constants in the graph would be
-    # copied, and limited to 2 GiB.
-    arrays[stream] = (
-      tf.constant(domain.images),
-      tf.constant(domain.labels.astype(np.int32)) if labelled else None,
-    )
+  stored = {stream: domains[_SOURCES[stream][0]] for stream in streams}
+  readers = {stream: _reader(domain) for stream, domain in stored.items()}
+  # Captured tensors, shared by all steps; constants in the graph would be
+  # copied, and limited to 2 GiB.
+  labels = {
+    stream: tf.constant(stored[stream].labels.astype(np.int32))
+    for stream in streams
+    if _SOURCES[stream][1]
+  }
 
   def load(position):
     step, replica = position // parts, position % parts + first_replica
     batch = {}
-    for stream, (images, labels) in arrays.items():
-      index = shuffled_positions(
-        seed, stream, step * batch_size + replica * rows, rows, len(images)
-      )
-      batch[stream] = {'image': tf.gather(images, index), 'index': index}
-      if labels is not None:
-        batch[stream]['label'] = tf.gather(labels, index)
+    for stream, domain in stored.items():
+      first = step * batch_size + replica * rows
+      if class_balanced and stream == 'source':
+        index = balanced_positions(seed, stream, first, rows, domain.labels)
+      else:
+        index = shuffled_positions(
+          seed, stream, first, rows, len(domain.images)
+        )
+      # Of the global batch, so that replicas draw as one would.
+      draws = tf.random.stateless_uniform(
+        [replicas, rows, augmentations.DRAWS],
+        tf.stack([seed + zlib.crc32(stream.encode()), step]),
+      )[replica]
+      batch[stream] = {
+        'image': readers[stream](
+          index, draws, augmentation, image_size or domain.images.shape[1]
+        ),
+        'index': index,
+      }
+      if stream in labels:
+        batch[stream]['label'] = tf.gather(labels[stream], index)
     return batch
 
   first_replica, after_last = replica_range or (0, replicas)
   parts = after_last - first_replica
   positions = tf.data.Dataset.range(first_step * parts, last_step * parts)
   return positions.map(load, num_parallel_calls=2).prefetch(2)
+
+
+def _reader(domain):
+  """(index, draws, augmentation, image size) -> a batch's images of a domain.
+
+  Or what the frozen part of the network made of them, where that is stored.
+  """
+  read = _rows(domain.images if domain.features is None else domain.features)
+
+  def images(index, draws, augmentation, image_size):
+    return augmentations.augment(read(index), image_size, augmentation, draws)
+
+  def features(index, draws, augmentation, image_size):
+    del augmentation, image_size
+    copies = len(domain.features) // len(domain.images)
+    # The first copy is of the centre crop; the others are augmented.
+    chosen = tf.cast(draws[:, 0] * float(copies - 1), tf.int64)
+    return read(index * copies + (chosen + 1 if copies > 1 else 0))
+
+  return images if domain.features is None else features
+
+
+def _rows(array):
+  """index [n] -> rows [n, ...] of an array in memory or on disk."""
+  if isinstance(array, np.ndarray):
+    tensor = tf.constant(array)
+    return lambda index: tf.gather(tensor, index)
+
+  def read(index):
+    rows = tf.numpy_function(
+      array.__getitem__, [index], array.dtype, stateful=False
+    )
+    return tf.ensure_shape(rows, [index.shape[0], *array.shape[1:]])
+
+  return read

@@ -1,20 +1,301 @@
-"""Images of one size, in memory or on disk, as an array that is read in parts.
+"""Arrays on disk, made once and shared by runs; images that are decoded once.
 
 A domain's images are a NumPy array, or an object that reads as one:
 
   len(images), images.shape, images.dtype
   images[index]    a NumPy array; index is a slice or an integer array
+
+An array is a folder of the cache (--cache_dir, $XDG_CACHE_HOME/tfda or
+~/.cache/tfda), which may be deleted at any time:
+
+  v1/KEY/lock     held by the run that makes it
+  v1/KEY/part/    what that run has made so far
+  v1/KEY/array/   `part`, renamed when it was complete and on the disk
+    index.json    {index: {shape, dtype, shard_rows, notes}, sha256: of it}
+    00000.bin     rows, one after the other as C has them; at most 1 GiB
+
+Rows are read by position, not mapped into memory: what is resident stays small
+however large the array.
 """
 
+import collections
 import concurrent.futures
+import contextlib
+import fcntl
+import glob
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+import weakref
 
 import numpy as np
+import tqdm
 
-from tfda.data import images
+from tfda import errors
+from tfda.data import files, images
+
+_VERSION = 'v1'  # Of this format and of what `decoded` stores in it.
+_SHARD_BYTES = 2**30
+_IN_MEMORY_BYTES = 2**26
+_SHOWN = 10  # Bad images in a message.
+
+# What opening an array raises that is not there or not whole.
+_NOT_WHOLE = (FileNotFoundError, ValueError, KeyError, TypeError)
+
+
+class _Rows:
+  """An array whose rows are made when they are asked for, by `take`."""
+
+  def __init__(self, shape, dtype):
+    self.shape = tuple(shape)
+    self.dtype = np.dtype(dtype)
+    self._positions = np.arange(self.shape[0])
+
+  def __len__(self):
+    return self.shape[0]
+
+  def __getitem__(self, index):
+    return self.take(self._positions[index])
+
+  @property
+  def nbytes(self):
+    return math.prod(self.shape) * self.dtype.itemsize
+
+
+class StoredArray(_Rows):
+  """An array in the cache; `find` and `write` make one. Threads may share it.
+
+  Attributes:
+    shape: (N, ...).
+    dtype: of NumPy.
+    notes: what `write` was given to keep with it.
+  """
+
+  def __init__(self, folder):
+    """Opens the array of a folder; raises one of _NOT_WHOLE."""
+    with open(os.path.join(folder, 'index.json'), encoding='utf-8') as file:
+      signed = json.load(file)
+    index = signed['index']
+    if signed['sha256'] != _digest(index):
+      raise ValueError('index.json is not as it was written')
+    super().__init__(index['shape'], index['dtype'])
+    self.notes = index['notes']
+    self._shard_rows = index['shard_rows']
+    self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+    self._shards = []
+    weakref.finalize(self, _close, self._shards)
+    for first in range(0, len(self), self._shard_rows):
+      path = os.path.join(folder, _shard_name(len(self._shards)))
+      self._shards.append(os.open(path, os.O_RDONLY))
+      rows = min(self._shard_rows, len(self) - first)
+      if os.fstat(self._shards[-1]).st_size != rows * self._row_bytes:
+        raise ValueError(f'{os.path.basename(path)} has not its size')
+
+  def take(self, index):
+    """Reads rows.
+
+    Args:
+      index: integers [M] in [0, N), NumPy's.
+
+    Returns:
+      A NumPy array [M, ...].
+    """
+    rows = np.empty([len(index), *self.shape[1:]], self.dtype)
+    data = rows.reshape(-1).view(np.uint8)
+    shards, places = np.divmod(index, self._shard_rows)
+    # Where a stretch of neighbours begins, in one shard.
+    apart = (np.diff(index) != 1) | (np.diff(shards) != 0)
+    starts = [0, *(np.flatnonzero(apart) + 1), len(index)]
+    for start, end in zip(starts, starts[1:]):
+      if start < end:
+        self._read(
+          data[start * self._row_bytes : end * self._row_bytes],
+          self._shards[shards[start]],
+          int(places[start]) * self._row_bytes,
+        )
+    return rows
+
+  def _read(self, data, shard, offset):
+    """Fills `data` from a shard; the interpreter's lock is not held."""
+    while len(data):
+      count = os.preadv(shard, [data], offset)
+      if not count:
+        raise OSError('a file of the cache was cut off while it was in use')
+      data, offset = data[count:], offset + count
+
+
+def _shard_name(number):
+  return f'{number:05}.bin'
+
+
+def _close(shards):
+  for shard in shards:
+    os.close(shard)
+
+
+def _digest(index):
+  return hashlib.sha256(json.dumps(index).encode()).hexdigest()
+
+
+def find(key, cache_dir):
+  """Returns the StoredArray of that key, or None; a damaged one is None too.
+
+  Args:
+    key: a file name.
+    cache_dir: folder of the caches; None for the user's.
+  """
+  folder = os.path.join(_folder(key, cache_dir), 'array')
+  if not os.path.isdir(folder):
+    return None
+  try:
+    return StoredArray(folder)
+  except _NOT_WHOLE as error:
+    reason = ' '.join(str(error).split())
+    print(f'{folder} is damaged and made anew: {reason}', file=sys.stderr)
+    return None
+
+
+def write(key, row_shape, dtype, blocks, cache_dir, notes=None):
+  """Makes the array of a key, or takes the one that another run just made.
+
+  It is there when it is complete, or not at all. Of two runs that make the same
+  array at once, one waits for the other.
+
+  Args:
+    key: a file name.
+    row_shape: shape of a row.
+    dtype: of the rows, a number's.
+    blocks: yields arrays [n, *row_shape]; one at a time is in memory.
+    cache_dir: folder of the caches; None for the user's.
+    notes: {name: what JSON can hold}, kept with the array; `blocks` may still
+      fill it in.
+
+  Returns:
+    A StoredArray.
+
+  Raises:
+    RunError: it cannot be written, for a full disk for example.
+  """
+  folder = _folder(key, cache_dir)
+  array = os.path.join(folder, 'array')
+  try:
+    os.makedirs(folder, exist_ok=True)
+    with _lock(folder):
+      with contextlib.suppress(*_NOT_WHOLE):
+        return StoredArray(array)  # Made by another run since `find`.
+      _remove_left_over(os.path.dirname(folder))
+      _make(folder, array, row_shape, np.dtype(dtype), blocks, notes or {})
+      return StoredArray(array)
+  except OSError as error:
+    raise errors.RunError(
+      f'{folder} cannot be written: {error.strerror or error}'
+    ) from error
+
+
+def _folder(key, cache_dir):
+  if cache_dir is None:
+    home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    cache_dir = os.path.join(home, 'tfda')
+  return os.path.join(cache_dir, _VERSION, key)
+
+
+@contextlib.contextmanager
+def _lock(folder, wait=True):
+  """Holds a folder's lock, which ends with the process; yields if it does."""
+  with open(os.path.join(folder, 'lock'), 'w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      if not wait:
+        yield False
+        return
+      print(f'waiting for another run to write {folder}', file=sys.stderr)
+      fcntl.flock(file, fcntl.LOCK_EX)
+    yield True
+
+
+def _remove_left_over(cache_dir):
+  """Removes the parts that runs which died have left."""
+  for part in glob.glob(os.path.join(glob.escape(cache_dir), '*', 'part')):
+    with (
+      contextlib.suppress(PermissionError),  # Another user's.
+      _lock(os.path.dirname(part), wait=False) as held,
+    ):
+      if held:
+        shutil.rmtree(part)
+
+
+def _make(folder, array, row_shape, dtype, blocks, notes):
+  part = os.path.join(folder, 'part')
+  shutil.rmtree(part, ignore_errors=True)
+  os.mkdir(part)
+  try:
+    count, shard_rows = _write_shards(part, row_shape, dtype, blocks)
+    index = {
+      'shape': [count, *map(int, row_shape)],
+      'dtype': dtype.str,
+      'shard_rows': shard_rows,
+      'notes': notes,
+    }
+    with _synced(os.path.join(part, 'index.json')) as file:
+      signed = {'index': index, 'sha256': _digest(index)}
+      file.write(json.dumps(signed).encode())
+    _sync_folder(part)
+    shutil.rmtree(array, ignore_errors=True)  # The damaged one.
+    os.rename(part, array)
+    _sync_folder(folder)
+  except BaseException:
+    shutil.rmtree(part, ignore_errors=True)
+    raise
+
+
+def _write_shards(folder, row_shape, dtype, blocks):
+  """Returns (rows, rows in a shard)."""
+  row_bytes = math.prod(row_shape) * dtype.itemsize
+  shard_rows = max(1, _SHARD_BYTES // max(1, row_bytes))
+  count = 0
+  with contextlib.ExitStack() as shard:
+    for block in blocks:
+      block = np.ascontiguousarray(block, dtype)
+      if block.shape[1:] != tuple(row_shape):
+        raise ValueError(f'rows of {block.shape[1:]}, not of {row_shape}')
+      while len(block):
+        number, place = divmod(count, shard_rows)
+        if place == 0:
+          shard.close()
+          path = os.path.join(folder, _shard_name(number))
+          file = shard.enter_context(_synced(path))
+        rows = block[: shard_rows - place]
+        file.write(rows.data)
+        count, block = count + len(rows), block[len(rows) :]
+  return count, shard_rows
+
+
+@contextlib.contextmanager
+def _synced(path):
+  """A file that is written, and on the disk at the end."""
+  with open(path, 'wb') as file:
+    yield file
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder):
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
 
 
 def decoded(paths, size, reading):
-  """Decodes image files and brings them to size.
+  """Decodes image files and brings them to size, once: the cache has them.
+
+  Where the cache cannot be written, files are decoded at every read. Up to 64
+  MiB of images are returned in memory.
 
   Args:
     paths: of image files.
@@ -26,8 +307,149 @@ def decoded(paths, size, reading):
     that were read; ((path, reason), ...) of those that were skipped).
 
   Raises:
-    UsageError: an image is bad, and reading.on_bad_image is 'fail'.
+    UsageError: an image is bad, and reading.on_bad_image is 'fail'; all are.
+  """
+  key = fingerprint(paths, size, reading.max_pixels)
+  array = find(key, reading.cache_dir)
+  if array is None:
+    bad = []
+    blocks = decode(paths, len(paths), size, reading.max_pixels, bad)
+    array = _written(key, size, blocks, bad, paths, reading)
+  return kept(array, paths, reading)
+
+
+def _written(key, size, blocks, bad, paths, reading):
+  try:
+    return write(
+      key, [size, size, 3], np.uint8, blocks, reading.cache_dir, {'bad': bad}
+    )
+  except errors.RunError as error:
+    print(f'{error}; images are decoded at every read', file=sys.stderr)
+    collections.deque(blocks, maxlen=0)  # What is left; `bad` has all then.
+    return _Files(paths, size, reading.max_pixels, {'bad': bad})
+
+
+class _Files(_Rows):
+  """Images that are decoded at every read."""
+
+  def __init__(self, paths, size, max_pixels, notes):
+    bad = {i for i, _ in notes['bad']}
+    self._paths = [path for i, path in enumerate(paths) if i not in bad]
+    self._max_pixels = max_pixels
+    self.notes = notes
+    super().__init__([len(self._paths), size, size, 3], np.uint8)
+
+  def take(self, index):
+    rows = np.empty([len(index), *self.shape[1:]], self.dtype)
+    for i, row in enumerate(
+      _ahead(self._read, [self._paths[position] for position in index])
+    ):
+      rows[i] = row
+    return rows
+
+  def _read(self, path):
+    return images.read(path, self.shape[1], self._max_pixels)
+
+
+def kept(array, names, reading):
+  """What was read of images, and which were not.
+
+  Args:
+    array: of the images that were read, `notes['bad']` being [[position,
+      reason], ...] of the others.
+    names: of all images, for messages.
+    reading: a files.Reading.
+
+  Returns:
+    As `decoded`.
+
+  Raises:
+    UsageError: an image is bad, and reading.on_bad_image is 'fail'; all are.
+  """
+  bad = array.notes['bad']
+  skipped = tuple((names[i], reason) for i, reason in bad)
+  if skipped and (reading.on_bad_image == 'fail' or not len(array)):
+    shown = [f'{files.shown(n)} ({reason})' for n, reason in skipped[:_SHOWN]]
+    more = len(skipped) - len(shown)
+    raise errors.UsageError(
+      f'{len(skipped)} of {len(names)} images cannot be read: '
+      f'{", ".join(shown)}{f" and {more} more" if more else ""}; '
+      '--on_bad_image=skip leaves them out'
+    )
+  positions = np.delete(
+    np.arange(len(names)), [position for position, _ in bad]
+  )
+  small = array.nbytes <= _IN_MEMORY_BYTES
+  return array[:] if small else array, positions, skipped
+
+
+def fingerprint(paths, *settings):
+  """A key of files and settings: where they are, their sizes and times.
+
+  Another file, or one that was written again, gives another key. The paths are
+  whole: in data sets of a common make, files of one name, size and time in two
+  folders can be two images.
+
+  Args:
+    paths: of files; one that is not there counts as such.
+    *settings: numbers and strings.
+  """
+  digest = hashlib.sha256(repr(settings).encode())
+  for path in paths:
+    try:
+      status = os.stat(path)
+      state = f'\0{status.st_size}\0{status.st_mtime_ns}\0'
+    except OSError:
+      state = '\0missing\0'
+    digest.update(os.fsencode(os.path.abspath(path)) + state.encode())
+  return f'images-{digest.hexdigest()[:32]}'
+
+
+def decode(image_files, count, size, max_pixels, bad):
+  """Decodes image files in threads, with a progress bar.
+
+  Args:
+    image_files: yields paths, or files that are open for reading bytes.
+    count: how many it will yield, for the bar.
+    size: side in pixels.
+    max_pixels: width x height beyond which an image is bad.
+    bad: a list, to which [position, reason] of the bad ones are appended.
+
+  Yields:
+    uint8 [1, size, size, 3], of those that can be read, in their order.
+  """
+
+  def read(file):
+    try:
+      return images.read(file, size, max_pixels)
+    except images.BadImage as error:
+      return error.reason
+
+  bar = tqdm.tqdm(
+    _ahead(read, image_files),
+    'decoding images',
+    count,
+    leave=False,
+    unit='image',
+    disable=None,  # Where nobody watches.
+  )
+  for position, image in enumerate(bar):
+    if isinstance(image, str):
+      bad.append([position, image])
+    else:
+      yield image[np.newaxis]
+
+
+def _ahead(function, items):
+  """Yields function(item) of all items, in their order, made in threads.
+
+  No more than some are made ahead of what is asked for.
   """
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    pixels = list(pool.map(lambda path: images.read(path, size), paths))
-  return np.stack(pixels), np.arange(len(paths)), ()
+    made = collections.deque()
+    for item in items:
+      made.append(pool.submit(function, item))
+      if len(made) > 4 * (os.cpu_count() or 1):
+        yield made.popleft().result()
+    while made:
+      yield made.popleft().result()

@@ -4,26 +4,36 @@ import numpy as np
 import tensorflow as tf
 
 from tfda import losses
+from tfda.data import augmentation
 
+# Images at a time: so many, or fewer of a size at which they would take more
+# memory than 64 of 224 x 224.
 _BATCH = 500
+_BATCH_PIXELS = 64 * 224 * 224
 _KEPT = 1000  # Images of each domain whose features are kept for pictures.
 _SAMPLES = 24  # Of these, images kept themselves.
 
 
-def predict(model, images, side='target'):
-  """Returns (logits [N, C], features [N, D]) of uint8 images, float32 arrays.
+def predict(model, domain, side='target'):
+  """Returns (logits [N, C], features [N, D]) of a domain, float32 arrays.
 
   The whole set is run in batches of a fixed size, so one trace serves all sets.
 
   Args:
     model: a ClassificationModel.
-    images: uint8 [N, S, S, 3].
+    domain: a Domain; of images larger than the network's the centre counts.
     side: 'source' or 'target', for models with statistics of each domain.
   """
+  inputs = domain.inputs()
+  size = model.backbone.image_size
+  is_stored = model.backbone.is_stored(inputs)
+  count = min(_BATCH, max(1, _BATCH_PIXELS // size**2))
   logits, features = [], []
-  for start in range(0, len(images), _BATCH):
-    batch = images[start : start + _BATCH]
-    padding = [(0, _BATCH - len(batch))] + [(0, 0)] * 3
+  for start in range(0, len(inputs), count):
+    batch = inputs[start : start + count]
+    if not is_stored:
+      batch = augmentation.centre_crop(batch, size)
+    padding = [(0, count - len(batch))] + [(0, 0)] * (batch.ndim - 1)
     outputs = model.infer(tf.constant(np.pad(batch, padding)), domain=side)
     logits.append(outputs['logits'].numpy()[: len(batch)])
     features.append(outputs['features'].numpy()[: len(batch)])
@@ -32,7 +42,7 @@ def predict(model, images, side='target'):
 
 def accuracy(model, domain, side='target'):
   """Accuracy in [0, 1] of a model on a labelled domain."""
-  logits, _ = predict(model, domain.images, side)
+  logits, _ = predict(model, domain, side)
   return float(np.mean(logits.argmax(axis=-1) == domain.labels))
 
 
@@ -95,7 +105,7 @@ def evaluate(model, data, path):
   class_names = data['source', 'train'].class_names
   for side in ('source', 'target'):
     domain = data[side, 'test']
-    logits, features = predict(model, domain.images, side)
+    logits, features = predict(model, domain, side)
     arrays[f'{side}_logits'] = logits
     kept = np.random.default_rng(0).permutation(len(features))[:_KEPT]
     arrays[f'{side}_kept'] = kept

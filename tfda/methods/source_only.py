@@ -33,7 +33,7 @@ class Method(adaptation.AdaptationModel):
 
   def objective(self, batch, progress):
     del progress
-    (stream,) = self.STREAMS
+    stream = self.STREAMS[0]
     labelled = batch[stream]
     features = self.features(labelled['image'], training=True)
     logits = self.classifier(features, noise=self.noise(batch), training=True)

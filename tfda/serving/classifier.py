@@ -128,12 +128,10 @@ def versions(folder):
 
 def _of_run(path):
   run, _, model = restore.restore(path)
-  size = model.backbone.image_size
+  size = model.read_size
 
   def probabilities(pixels):
-    if tuple(pixels.shape[1:3]) != (size, size):
-      pixels = image_files.resize(pixels, size)
-    return tf.nn.softmax(model.infer(pixels)['logits'])
+    return tf.nn.softmax(model.infer(model.prepare(pixels))['logits'])
 
   return Classifier(probabilities, run.class_names(), size, size)
 

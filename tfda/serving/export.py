@@ -10,7 +10,7 @@ from tfda import errors
 from tfda.serving import classifier, module, restore
 
 _CHECKED = 4  # Random images on which the written model is compared.
-# Differences beyond these are no rounding, relative to the largest logit. In
+# Differences beyond these are no rounding, relative to the largest value. In
 # half precision (bfloat16: 8 bits) fused operations round elsewhere.
 _TOLERANCE = {'float32': 1e-5, 'float16': 1e-2, 'bfloat16': 5e-2}
 
@@ -77,25 +77,30 @@ def _write(model, class_names, temporary):
     file.write('\n'.join(class_names) + '\n')
   served = module.ServedModel(model, class_names, labels_file)
   written = os.path.join(temporary, 'model')
-  tf.saved_model.save(served, written, {'serving_default': served.serve})
+  tf.saved_model.save(served, written, dict(served.endpoints))
   return written
 
 
 def _check(model, written):
-  """Raises RunError unless the written model has the run's logits."""
-  size = model.backbone.image_size
-  shape = [_CHECKED, size, size, 3]
+  """Raises RunError unless the written model infers what the run does."""
+  shape = [_CHECKED, model.read_size, model.read_size, 3]
   images = np.random.default_rng(0).uniform(0.0, 255.0, shape)
   images = tf.constant(images, tf.float32)
+  expected = model.infer(model.prepare(images))
   loaded = tf.saved_model.load(written)
-  found = loaded.signatures['serving_default'](images=images)['logits'].numpy()
-  expected = model.infer(images)['logits'].numpy()
+  for serve in loaded.signatures.values():
+    found = serve(images=images)
+    for name in expected.keys() & found.keys():
+      _compare(name, found[name].numpy(), expected[name].numpy(), model)
+
+
+def _compare(name, found, expected, model):
   tolerance = _TOLERANCE[model.compute_dtype] * max(1.0, abs(expected).max())
   difference = abs(found - expected).max()
   if not difference <= tolerance:  # NaN too.
     raise errors.RunError(
       f'the written model differs from the run: by {difference:.2g} in its '
-      f'logits, where {tolerance:.2g} is rounding; nothing was exported'
+      f'{name}, where {tolerance:.2g} is rounding; nothing was exported'
     )
 
 

@@ -3,11 +3,12 @@
 Signature `serving_default`: `images` float32 [B, H, W, 3] in 0..255 of any size
 -> `logits` [B, C], `probabilities` [B, C], `label_index` int64 [B], `label`
 string [B]. assets/labels.txt has the class names, one a line.
+
+What a model infers besides logits and features has a signature of its name that
+gives it too: `attention` of TADA, float32 [B, h, w], one weight a region.
 """
 
 import tensorflow as tf
-
-from tfda.data import images as image_files
 
 
 class ServedModel(tf.Module):
@@ -27,24 +28,33 @@ class ServedModel(tf.Module):
     super().__init__()
     self.weights = model.inference_weights()
     self.labels = tf.saved_model.Asset(labels_file)
-    size = model.backbone.image_size
+    names = tf.constant(list(class_names))
 
-    def serve(images):
-      fits = tf.reduce_all(tf.equal(tf.shape(images)[1:3], size))
-      images = tf.cond(
-        fits, lambda: images, lambda: image_files.resize(images, size)
-      )
-      images = tf.ensure_shape(images, [None, size, size, 3])
-      logits = tf.cast(model.infer(images)['logits'], tf.float32)
+    def serve(images, *further):
+      inferred = model.infer(model.prepare(images))
+      logits = tf.cast(inferred['logits'], tf.float32)
       index = tf.argmax(logits, axis=-1, output_type=tf.int64)
       return {
         'logits': logits,
         'probabilities': tf.nn.softmax(logits),
         'label_index': index,
-        'label': tf.gather(tf.constant(list(class_names)), index),
+        'label': tf.gather(names, index),
+        **{name: tf.cast(inferred[name], tf.float32) for name in further},
       }
 
-    images = tf.TensorSpec([None, None, None, 3], tf.float32)
-    self.serve = tf.function(serve, input_signature=[images])
+    def endpoint(*further):
+      images = tf.TensorSpec([None, None, None, 3], tf.float32)
+      return tf.function(
+        lambda images: serve(images, *further), input_signature=[images]
+      )
+
+    size = model.backbone.image_size
+    inferred = set(model.infer(tf.zeros([1, size, size, 3])))
+    self.endpoints = {
+      'serving_default': endpoint(),
+      **{name: endpoint(name) for name in inferred - {'logits', 'features'}},
+    }
     # Readers of large files need not hand over every pixel.
-    self.image_size = tf.function(lambda: tf.constant(size), input_signature=[])
+    self.image_size = tf.function(
+      lambda: tf.constant(model.read_size), input_signature=[]
+    )

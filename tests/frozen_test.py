@@ -1,0 +1,181 @@
+"""Stored features of a frozen part: the same training, from the middle on."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import tfda
+from tests import harness
+from tfda import backbones, errors, experiment
+from tfda.data import frozen
+
+
+@pytest.fixture
+def mobilenet():
+  tf.keras.utils.set_random_seed(0)
+  backbone = backbones.load('mobilenet', requested_size=32)
+  backbone.freeze_until('conv_pw_5')
+  return backbone
+
+
+def _images(count, size=32):
+  random = np.random.default_rng(0)
+  return random.integers(0, 256, [count, size, size, 3]).astype(np.uint8)
+
+
+def test_cut_network_is_the_network(mobilenet):
+  images = tf.constant(_images(3))
+  before = mobilenet.feature_map(images)
+  weights = [w.name for w in mobilenet.weights]
+  trainable = len(mobilenet.trainable_weights)
+  mobilenet.cut_at('conv_pw_5')
+  stored = mobilenet.prefix(images)
+  assert stored.shape == (3, 4, 4, 256)
+  assert mobilenet.is_stored(stored) and not mobilenet.is_stored(images)
+  np.testing.assert_allclose(mobilenet.feature_map(stored), before, atol=1e-6)
+  np.testing.assert_allclose(mobilenet.feature_map(images), before, atol=1e-6)
+  assert [w.name for w in mobilenet.weights] == weights
+  assert len(mobilenet.trainable_weights) == trainable
+  of_prefix = {w.ref() for w in mobilenet.prefix_weights()}
+  assert not of_prefix & {w.ref() for w in mobilenet.trainable_weights}
+
+
+@pytest.mark.parametrize(
+  'name, layer', [('resnet18', 'v2_stack_1_block1_1_conv')]
+)
+def test_cut_inside_a_residual_block_is_refused(name, layer):
+  backbone = backbones.load(name, requested_size=32)
+  with pytest.raises(errors.UsageError, match='cannot be cut there'):
+    backbone.cut_at(layer)
+
+
+def test_cut_with_statistics_of_each_domain_is_refused():
+  backbone = backbones.load('dann_mnist_domain_norm')
+  with pytest.raises(errors.UsageError, match='cannot be cut there'):
+    backbone.cut_at('conv1')
+
+
+def _domain(name='d', count=5, size=36):
+  domain = harness.toy_domain('source', 'train', count)
+  return type(domain)(
+    name, 'train', _images(count, size), domain.labels, ('a', 'b')
+  )
+
+
+def test_features_are_stored_once_and_found_again(mobilenet, tmp_path):
+  mobilenet.cut_at('conv_pw_5')
+  calls = []
+  prefix = mobilenet.prefix
+  mobilenet.prefix = lambda images: calls.append(1) or prefix(images)
+  domain = _domain()
+  arguments = mobilenet, 'crop_flip', 3, str(tmp_path)
+  first = frozen.cached(domain, *arguments)
+  assert first.features.shape == (15, 4, 4, 256) and len(calls) == 1
+  again = frozen.cached(domain, *arguments)
+  assert len(calls) == 1
+  np.testing.assert_array_equal(again.features[:], first.features[:])
+  # The first of three is that of the centre; the others are other crops.
+  centres = domain.images[:, 2:34, 2:34]
+  np.testing.assert_allclose(
+    first.inputs()[:], prefix(tf.constant(centres)), atol=1e-5
+  )
+  copies = first.features[:].reshape(5, 3, -1)
+  assert (np.abs(copies[:, 1] - copies[:, 0]).max(axis=1) > 0).all()
+  assert (np.abs(copies[:, 1] - copies[:, 2]).max(axis=1) > 0).any()
+
+
+def test_other_images_weights_or_crops_are_other_features(mobilenet, tmp_path):
+  mobilenet.cut_at('conv_pw_5')
+  domain = _domain()
+  key = frozen._key(domain, mobilenet, 'crop_flip', 3)
+  assert frozen._key(_domain('another name'), mobilenet, 'crop_flip', 3) == key
+  assert frozen._key(domain, mobilenet, 'resized_crop', 3) != key
+  assert frozen._key(domain, mobilenet, 'crop_flip', 2) != key
+  domain.images[4, 0, 0, 0] ^= 1
+  assert frozen._key(domain, mobilenet, 'crop_flip', 3) != key
+  domain.images[4, 0, 0, 0] ^= 1
+  # A weight behind the cut does not matter, one before it does.
+  mobilenet.suffix.trainable_variables[0].assign_add(
+    tf.ones_like(mobilenet.suffix.trainable_variables[0])
+  )
+  assert frozen._key(domain, mobilenet, 'crop_flip', 3) == key
+  mobilenet.prefix_weights()[-1].assign_add(
+    tf.ones_like(mobilenet.prefix_weights()[-1])
+  )
+  assert frozen._key(domain, mobilenet, 'crop_flip', 3) != key
+
+
+def _folder(root, shift):
+  random = np.random.default_rng(shift)
+  for name, colour in (('dark', 60), ('light', 180)):
+    (root / name).mkdir(parents=True)
+    for i in range(10):
+      pixels = random.normal(colour + shift, 30, [40, 40, 3])
+      pixels = np.clip(pixels, 0, 255).astype(np.uint8)
+      Image.fromarray(pixels).save(root / name / f'{i}.png')
+  return f'folder:{root}'
+
+
+def _trained(tmp_path, name, source, target, **changed):
+  run = experiment.train(
+    experiment.Experiment(
+      **{
+        'method': 'dann',
+        'source': source,
+        'target': target,
+        # A MobileNet of random weights has features of 1e-6, all rounding.
+        'backbone': 'dann_mnist',
+        'freeze_until': 'pool1',
+        'batch_size': 4,
+        'steps': 3,
+        'log_every': 1,
+        'cache_dir': str(tmp_path / 'cache'),
+        'run_dir': str(tmp_path / name),
+        **changed,
+      }
+    )
+  )
+  with open(f'{run}/metrics.csv') as file:
+    return run, list(csv.DictReader(file))
+
+
+def test_training_behind_the_cut_has_the_losses_of_the_frozen_run(tmp_path):
+  source = _folder(tmp_path / 'source', 0)
+  target = _folder(tmp_path / 'target', 20)
+  plain, plain_rows = _trained(tmp_path, 'plain', source, target)
+  behind, rows = _trained(tmp_path, 'behind', source, target, cache_features=1)
+  for ours, theirs in zip(rows, plain_rows):
+    for term in ('loss/label', 'loss/domain'):
+      assert float(ours[term]) == pytest.approx(float(theirs[term]), abs=1e-5)
+  results = []
+  for run in (plain, behind):
+    with open(f'{run}/results.json') as file:
+      results.append(json.load(file))
+  assert results[0]['accuracy'] == results[1]['accuracy']
+  # Both are whole models from image to label.
+  image = str(tmp_path / 'target' / 'dark' / '0.png')
+  ours, theirs = (
+    tfda.load(run).predict([image]).probabilities for run in (behind, plain)
+  )
+  np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_training_on_stored_crops_resumes(tmp_path):
+  source = _folder(tmp_path / 'source', 0)
+  target = _folder(tmp_path / 'target', 20)
+  settings = {'cache_features': 2, 'augmentation': 'crop_flip', 'resize': 32}
+  _, rows = _trained(tmp_path, 'crops', source, target, **settings)
+  assert len(rows) == 3
+  assert all(np.isfinite(float(row['loss/label'])) for row in rows)
+
+
+def test_no_layer_of_that_name(tmp_path):
+  source = _folder(tmp_path / 'source', 0)
+  with pytest.raises(errors.UsageError, match='did you mean pool1'):
+    _trained(
+      tmp_path, 'x', source, source, freeze_until='pol1', cache_features=1
+    )

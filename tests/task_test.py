@@ -1,0 +1,133 @@
+"""The domains of an experiment: partial and semi-supervised adaptation."""
+
+import numpy as np
+import pytest
+
+from tests import harness
+from tfda import errors, experiment, semi_supervised
+from tfda.data import domains, task
+from tfda.methods import dann
+
+
+def _domain(name='t', class_names=('ant', 'bee', 'cat', 'dog'), labelled=True):
+  """Four images of every class; all pixels of image i are i."""
+  count = 4 * len(class_names)
+  numbers = np.arange(count, dtype=np.uint8)
+  images = np.broadcast_to(numbers[:, None, None, None], [count, 2, 2, 3])
+  labels = (np.arange(count) % len(class_names)).astype(np.int32)
+  names = tuple(class_names)
+  return domains.Domain(
+    name,
+    'train',
+    images,
+    labels if labelled else None,
+    names if labelled else (),
+    transductive=True,
+  )
+
+
+NAMES = ('ant', 'bee', 'cat', 'dog')
+
+
+@pytest.mark.parametrize('classes', ['first2', 'ant,bee', 'ant, bee'])
+def test_restricted_target_keeps_the_images_of_its_classes(classes):
+  found = task.restricted(_domain(), classes, NAMES)
+  np.testing.assert_array_equal(found.labels, [0, 1] * 4)
+  np.testing.assert_array_equal(
+    found.images[:, 0, 0, 0], [0, 1, 4, 5, 8, 9, 12, 13]
+  )
+  assert found.class_names == NAMES
+
+
+def test_restricted_target_by_a_file_and_with_fewer_classes(tmp_path):
+  path = tmp_path / 'classes.txt'
+  path.write_text('dog\nbee\n\n')
+  target = _domain(class_names=('bee', 'dog', 'emu'))
+  found = task.restricted(target, str(path), NAMES)
+  # bee is 1 and dog 3 in the source.
+  np.testing.assert_array_equal(found.labels, [1, 3] * 4)
+  assert found.class_names == NAMES
+
+
+@pytest.mark.parametrize(
+  'classes, target, message',
+  [
+    ('ant,bea', _domain(), 'bea is no class of the source; did you mean bee'),
+    ('ant', _domain(class_names=('bee',)), 'ant is no class of t'),
+    ('ant', _domain(labelled=False), 't has no labels'),
+  ],
+)
+def test_restriction_that_does_not_fit(classes, target, message):
+  with pytest.raises(errors.UsageError, match=message):
+    task.restricted(target, classes, NAMES)
+
+
+def test_revealed_part_and_the_rest_are_the_target():
+  train, test = task.revealed(_domain(), 5, seed=3)
+  shown = train.images[:, 0, 0, 0].tolist(), test.images[:, 0, 0, 0].tolist()
+  assert len(shown[0]) == 5 and sorted(shown[0] + shown[1]) == [*range(16)]
+  np.testing.assert_array_equal(train.labels, np.array(shown[0]) % 4)
+  assert (train.split, test.split) == ('train', 'test')
+  assert not train.transductive and not test.transductive
+  again, _ = task.revealed(_domain(), 5, seed=3)
+  np.testing.assert_array_equal(again.images, train.images)
+  other, _ = task.revealed(_domain(), 5, seed=4)
+  assert (other.images != train.images).any()
+
+
+def test_revealing_all_or_what_has_no_labels():
+  with pytest.raises(errors.UsageError, match='16 images'):
+    task.revealed(_domain(), 16, seed=0)
+  with pytest.raises(errors.UsageError, match='no labels'):
+    task.revealed(_domain(labelled=False), 1, seed=0)
+
+
+def test_class_counts_name_the_rarest_and_commonest():
+  domain = domains.Domain(
+    's', 'train', None, np.repeat(range(8), range(1, 9)), tuple('abcdefgh')
+  )
+  assert task.class_counts(domain) == (
+    's: 36 images; a 1, b 2, c 3, ..., f 6, g 7, h 8'
+  )
+
+
+def test_semi_supervised_objective_adds_the_target_label_loss():
+  run = harness.Run(harness.settings('dann', target_labelled=32))
+  assert run.model.LOSS_TERMS == ('label', 'domain', 'target_label')
+  plain = harness.Run(harness.settings('dann'))  # With the same weights.
+  batch = next(iter(run.batches(0, 1)))
+  assert set(batch) == {'source', 'target', 'labelled_target'}
+  total, terms = run.model.objective(batch, 0.5)
+  without, _ = plain.model.objective(batch, 0.5)
+  logits = plain.model(batch['labelled_target']['image']).numpy()
+  labels = batch['labelled_target']['label'].numpy()
+  by_hand = np.mean(
+    np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(8), labels]
+  )
+  np.testing.assert_allclose(terms['target_label'], by_hand, rtol=1e-5)
+  np.testing.assert_allclose(total, without + by_hand, rtol=1e-5)
+
+
+def test_semi_supervised_class_names_itself_as_its_method():
+  method = semi_supervised.extended(dann.Method)
+  assert issubclass(method, dann.Method) and method.__name__ == 'Method'
+
+
+def test_semi_supervised_run_learns_from_the_revealed_labels(tmp_path):
+  path = experiment.train(
+    experiment.Experiment(
+      method='source_only',
+      source='optdigits',
+      target='optdigits_m',
+      image_size=8,
+      target_labelled=200,
+      steps=4,
+      batch_size=8,
+      run_dir=str(tmp_path / 'run'),
+    )
+  )
+  header, *_ = (tmp_path / 'run' / 'metrics.csv').read_text().splitlines()
+  assert 'loss/target_label' in header.split(',')
+  results = (tmp_path / 'run' / 'results.json').read_text()
+  # 1,297 training images, of which 200 are revealed.
+  assert '"target_test": 1097' in results and path

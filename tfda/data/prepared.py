@@ -1,0 +1,119 @@
+"""Data sets that tensorflow_datasets has prepared: `tfds:NAME/SPLIT`.
+
+NAME is as tensorflow_datasets has it, with /CONFIG or :VERSION where needed,
+and SPLIT too ('train', 'test[:50%]'). Read from DATA_DIR, where it lies after
+
+  tfds build NAME --data_dir=DATA_DIR
+
+Nothing is downloaded. Train and test are the same images, those of SPLIT.
+"""
+
+import io
+import os
+import re
+
+import numpy as np
+
+from tfda import errors
+from tfda.data import files, storage
+
+PREFIX = 'tfds:'
+
+
+def read(argument, data_dir, size, reading):
+  """Reads a split of a data set for classification.
+
+  Args:
+    argument: 'NAME/SPLIT'.
+    data_dir: --data_dir.
+    size: side of the images in pixels.
+    reading: a files.Reading.
+
+  Returns:
+    (images uint8 [N, size, size, 3], an array as of `storage`; labels int32 [N]
+    or None; class names; ((example, reason), ...) of those that were skipped).
+
+  Raises:
+    UsageError: it is not prepared, or not for classification; an image is bad.
+    RunError: the cache cannot be written.
+  """
+  name = f'{PREFIX}{argument}'
+  set_name, _, split = argument.rpartition('/')
+  folder = _newest(name, set_name, files.data_dir(name, data_dir))
+  paths = sorted(os.path.join(folder, file) for file in os.listdir(folder))
+  key = storage.fingerprint(paths, split, size, reading.max_pixels)
+  array = storage.find(key, reading.cache_dir)
+  if array is None:
+    examples, count, class_names = _examples(name, folder, split)
+    notes = {'bad': [], 'labels': [], 'class_names': class_names}
+    blocks = storage.decode(
+      _image_files(examples, notes['labels']),
+      count,
+      size,
+      reading.max_pixels,
+      notes['bad'],
+    )
+    array = storage.write(
+      key, [size, size, 3], np.uint8, blocks, reading.cache_dir, notes
+    )
+  labels = np.array(array.notes['labels'], np.int32)
+  names = [f'{name}, example {i}' for i in range(len(labels))]
+  images, kept, skipped = storage.kept(array, names, reading)
+  # In splits without labels all are -1.
+  if (labels < 0).any():
+    return images, None, (), skipped
+  return images, labels[kept], tuple(array.notes['class_names']), skipped
+
+
+def _newest(name, set_name, data_dir):
+  """The folder of the asked or the highest version."""
+  set_name, _, version = set_name.partition(':')
+  folder = os.path.join(data_dir, set_name)
+  versions = [
+    entry
+    for entry in (os.listdir(folder) if os.path.isdir(folder) else ())
+    if re.fullmatch(version or r'\d+\.\d+\.\d+', entry)
+    and os.path.isfile(os.path.join(folder, entry, 'features.json'))
+  ]
+  if not set_name or not versions:
+    raise errors.UsageError(
+      f'{name}: {os.path.join(folder, version or "VERSION")} is missing; '
+      f'"tfds build {set_name or "NAME"} --data_dir={data_dir}" prepares it '
+      f'(the form is {PREFIX}NAME/SPLIT)'
+    )
+  newest = max(versions, key=lambda v: [int(part) for part in v.split('.')])
+  return os.path.join(folder, newest)
+
+
+def _examples(name, folder, split):
+  """Returns (dataset of {'image': bytes, 'label'}, its size, class names)."""
+  import tensorflow_datasets as tfds
+
+  builder = tfds.builder_from_directory(folder)
+  features = dict(builder.info.features.items())
+  if not (
+    isinstance(features.get('image'), tfds.features.Image)
+    and isinstance(features.get('label'), tfds.features.ClassLabel)
+  ):
+    raise errors.UsageError(
+      f'{name}: not for classification, which has an image and a label; it has '
+      f'{", ".join(sorted(features))}'
+    )
+  try:
+    count = builder.info.splits[split].num_examples
+  except (KeyError, ValueError) as error:
+    known = ', '.join(sorted(builder.info.splits))
+    raise errors.UsageError(
+      f'{name}: no split {split}; there are: {known}'
+    ) from error
+  examples = builder.as_dataset(
+    split=split, decoders={'image': tfds.decode.SkipDecoding()}
+  )
+  return examples, count, features['label'].names
+
+
+def _image_files(examples, labels):
+  """Yields the images as open files; appends the labels to `labels`."""
+  for example in examples.as_numpy_iterator():
+    labels.append(int(example['label']))
+    yield io.BytesIO(example['image'])
