@@ -1,11 +1,16 @@
 """The domains of an experiment: partial and semi-supervised adaptation."""
 
+import csv
+import dataclasses
+import os
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import harness
 from tfda import errors, experiment, semi_supervised
-from tfda.data import domains, task
+from tfda.data import domains, frozen, task
 from tfda.methods import dann
 
 
@@ -131,3 +136,58 @@ def test_semi_supervised_run_learns_from_the_revealed_labels(tmp_path):
   results = (tmp_path / 'run' / 'results.json').read_text()
   # 1,297 training images, of which 200 are revealed.
   assert '"target_test": 1097' in results and path
+
+
+def test_skipped_images_are_listed(tmp_path, capsys):
+  for name in ('ant', 'bee'):
+    (tmp_path / 'images' / name).mkdir(parents=True)
+    for i in range(4):
+      image = Image.fromarray(np.full([8, 8, 3], 40 * i, np.uint8))
+      image.save(tmp_path / 'images' / name / f'{i}.png')
+  (tmp_path / 'images' / 'bee' / 'a, "b".png').write_text('no image')
+  settings = experiment.Experiment(
+    method='source_only',
+    source=f'folder:{tmp_path}/images',
+    target='folder:' + str(tmp_path / 'images'),
+    image_size=8,
+    steps=1,
+    batch_size=2,
+    cache_dir=str(tmp_path / 'cache'),
+    run_dir=str(tmp_path / 'run'),
+  )
+  with pytest.raises(errors.UsageError, match='1 of 9 images cannot be read'):
+    experiment.train(settings)
+  assert not (tmp_path / 'run').exists()
+  experiment.train(dataclasses.replace(settings, on_bad_image='skip'))
+  with open(tmp_path / 'run' / 'skipped.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  # The source and the target, training and test.
+  assert len(rows) == 4
+  assert {row['path'] for row in rows} == {
+    str(tmp_path / 'images' / 'bee' / 'a, "b".png')
+  }
+  assert 'skipped.csv' in capsys.readouterr().out
+
+
+def test_run_goes_on_where_features_cannot_be_stored(
+  tmp_path, monkeypatch, capsys
+):
+  def full(*arguments, **named):
+    raise errors.RunError('the cache is full')
+
+  monkeypatch.setattr(frozen.storage, 'write', full)
+  run = experiment.train(
+    experiment.Experiment(
+      method='source_only',
+      source='optdigits',
+      target='optdigits_m',
+      freeze_until='pool1',
+      cache_features=1,
+      steps=1,
+      batch_size=2,
+      cache_dir=str(tmp_path / 'cache'),
+      run_dir=str(tmp_path / 'run'),
+    )
+  )
+  assert 'the cache is full; the frozen part' in capsys.readouterr().err
+  assert os.path.exists(f'{run}/results.json')

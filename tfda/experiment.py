@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import re
+import sys
 from typing import Optional
 
 import tensorflow as tf
@@ -343,7 +344,7 @@ def _train(experiment, config, run, strategy):
   if sum(phase.steps for phase in phases) != experiment.steps:
     raise ValueError(f'the phases of {experiment.method} miss its steps')
   if experiment.cache_features:
-    data = _stored_features(experiment, model.backbone, data)
+    data = _with_stored_features(experiment, model.backbone, data)
   is_new = not tf.train.latest_checkpoint(run.checkpoints)
   if is_new and hasattr(model, 'adapt'):
     model.adapt(
@@ -360,6 +361,7 @@ def _train(experiment, config, run, strategy):
     )
   seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
   run.create(experiment, config, source.class_names)
+  run.write_skipped(data)
   manager = tf.train.CheckpointManager(
     tf.train.Checkpoint(
       model=model,
@@ -393,20 +395,24 @@ def _train(experiment, config, run, strategy):
   return run.path
 
 
-def _stored_features(experiment, backbone, data):
+def _with_stored_features(experiment, backbone, data):
   """The domains with what the frozen part of the backbone makes of them."""
   backbone.cut_at(experiment.freeze_until)
   crops = experiment.cache_features
-  return {
-    (side, split): frozen.cached(
-      domain,
-      backbone,
-      experiment.augmentation,
-      crops + 1 if crops > 1 and split == 'train' else 1,
-      experiment.cache_dir,
-    )
-    for (side, split), domain in data.items()
-  }
+  try:
+    return {
+      (side, split): frozen.cached(
+        domain,
+        backbone,
+        experiment.augmentation,
+        crops + 1 if crops > 1 and split == 'train' else 1,
+        experiment.cache_dir,
+      )
+      for (side, split), domain in data.items()
+    }
+  except errors.RunError as error:
+    print(f'{error}; the frozen part runs at every step', file=sys.stderr)
+    return data
 
 
 def _fit(experiment, model, data, last_step, strategy, trainer):

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import os
 import platform
@@ -17,14 +18,15 @@ class RunDirectory:
 
   Attributes:
     path: the directory.
-    checkpoints, logs, metrics, evaluation, results, report, export: paths of
-      what is in it.
+    checkpoints, logs, metrics, evaluation, results, report, export, skipped:
+      paths of what is in it.
   """
 
   def __init__(self, path):
     self.path = path
     self.flags = os.path.join(path, 'flags.txt')
     self.classes = os.path.join(path, 'classes.json')
+    self.skipped = os.path.join(path, 'skipped.csv')
     self.checkpoints = os.path.join(path, 'checkpoints')
     self.logs = os.path.join(path, 'logs')
     self.metrics = os.path.join(path, 'metrics.csv')
@@ -87,6 +89,23 @@ class RunDirectory:
       raise errors.UsageError(
         f'--run_dir={self.path}: cannot be written: {error.strerror}'
       ) from error
+
+  def write_skipped(self, data):
+    """Writes skipped.csv, the bad images that were left out, if there are any.
+
+    Args:
+      data: {(side, split): Domain}.
+    """
+    rows = [
+      (side, split, path, reason)
+      for (side, split), domain in data.items()
+      for path, reason in domain.skipped
+    ]
+    if rows:
+      lines = io.StringIO(newline='')
+      csv.writer(lines).writerows([('side', 'split', 'path', 'reason'), *rows])
+      write(self.skipped, lines.getvalue())
+      print(f'{len(rows)} bad images were skipped; {self.skipped} lists them')
 
   def class_names(self):
     """The names of the classes, in the order of the logits."""
