@@ -1,5 +1,6 @@
 """Input scaling that travels with the model."""
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -30,9 +31,10 @@ class Normalise(tf.keras.layers.Layer):
     """Sets the mean to that of the sets' means, each set weighing the same.
 
     Args:
-      *image_sets: uint8 arrays [N, H, W, 3], N may differ.
+      *image_sets: uint8 arrays [N, H, W, 3], in memory or on disk; N may
+        differ.
     """
-    means = [images.mean(axis=(0, 1, 2)) for images in image_sets]
+    means = [_mean(images) for images in image_sets]
     self.mean.assign(sum(means) / len(means))
 
   def call(self, images):
@@ -44,3 +46,10 @@ class Normalise(tf.keras.layers.Layer):
       'mean': self.initial_mean,
       'scale': self.scale,
     }
+
+
+def _mean(images):
+  """Mean per channel, of a part at a time: the set may be on disk."""
+  parts = (images[i : i + 1000] for i in range(0, len(images), 1000))
+  total = sum(part.sum(axis=(0, 1, 2), dtype=np.int64) for part in parts)
+  return total / np.prod(images.shape[:3], dtype=np.int64)
