@@ -201,7 +201,8 @@ class _Shards(contextlib.ExitStack):
       'label': tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
     }
     example = tf.train.Example(features=tf.train.Features(feature=feature))
-    self._files[shard].write(example.SerializeToString())
+    # Else the order of the two features is another one in every process.
+    self._files[shard].write(example.SerializeToString(deterministic=True))
 
 
 class _Folders(contextlib.ExitStack):

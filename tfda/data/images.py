@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import struct
 import threading
 
 import numpy as np
@@ -21,6 +22,8 @@ EXTENSIONS = (
 _HEADER_BYTES = 2**16
 # Larger images (235 MB each, all copies) are decoded one at a time.
 _LARGE_PIXELS = 2**25
+
+_JPEG_START, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
 
 _pillow = threading.Lock()
 
@@ -68,8 +71,14 @@ def decode(file, name, max_pixels=files.Reading.max_pixels):
     with contextlib.ExitStack() as stack:
       if not hasattr(file, 'read'):
         file = stack.enter_context(open(file, 'rb', _HEADER_BYTES))
-        if not file.peek(1):
-          raise ValueError('an empty file')
+      start = file.read(2)
+      if not start:
+        raise ValueError('an empty file')
+      if start == _JPEG_START:
+        pixels = _plain_jpeg(start + file.read(), max_pixels)
+        if pixels is not None:
+          return pixels
+      file.seek(0)
       with _unlimited():
         image = stack.enter_context(Image.open(file))
       width, height = image.size
@@ -86,6 +95,38 @@ def decode(file, name, max_pixels=files.Reading.max_pixels):
       reason = getattr(error, 'strerror', None) or str(error)
     reason = ' '.join(reason.split()) or type(error).__name__
     raise BadImage(name, reason) from error
+
+
+def _plain_jpeg(content, max_pixels):
+  """Decodes most photographs, in less time than Pillow and with its pixels.
+
+  Returns:
+    As `decode`; None for any file that Pillow is to judge or to turn upright.
+  """
+  height, width, channels = _jpeg_shape(content)
+  small = height * width <= min(max_pixels, _LARGE_PIXELS)
+  if channels in (1, 3) and small and content.endswith(_JPEG_END):
+    with tf.device('CPU'), contextlib.suppress(tf.errors.InvalidArgumentError):
+      pixels = tf.raw_ops.DecodeJpeg(
+        contents=content, channels=3, dct_method='INTEGER_ACCURATE'
+      )
+      return np.asarray(memoryview(pixels))
+  return None
+
+
+def _jpeg_shape(content):
+  """(height, width, channels) of a plain JPEG file, all 0 of another one."""
+  place = len(_JPEG_START)
+  with contextlib.suppress(struct.error):  # At the end of the file.
+    while True:
+      marker, length = struct.unpack_from('>HH', content, place)
+      if marker in (0xFFC0, 0xFFC1, 0xFFC2):  # SOF, of the common kinds.
+        return struct.unpack_from('>HHB', content, place + 5)
+      # APP1 may hold an orientation; SOS comes after SOF.
+      if marker in (0xFFE1, 0xFFDA) or marker < 0xFF00:
+        break
+      place += 2 + length
+  return 0, 0, 0
 
 
 @contextlib.contextmanager
@@ -161,7 +202,7 @@ def _resized(pixels, size):
       kernel_type='triangle',
       antialias=True,
     )
-  return np.rint(resized.numpy()[0]).astype(np.uint8)
+  return np.rint(memoryview(resized)).astype(np.uint8)[0]
 
 
 def find(folder):

@@ -131,12 +131,12 @@ def check(loaded, data_dir):
   found = tuple(len(loaded[split].images) for split in files.SPLITS)
   published = catalogue.published(name)
   if found in published:
-    yield f'{name}: {_pair(found)}, as published'
+    yield f'{name}: {_pair(found)}, as expected'
   elif found == _made(name, data_dir):
     yield f'{name}: {_pair(found)}, as made'
   elif published:
     expected = ' or '.join(_pair(form) for form in published)
-    yield f'warning: {name}: {_pair(found)}; published are {expected}'
+    yield f'warning: {name}: {_pair(found)}; expected are {expected}'
   else:
     yield f'{name}: {_pair(found)}'
   # Without a split both are the same images.

@@ -40,6 +40,8 @@ from tfda.data import files, images
 _VERSION = 'v1'  # Of this format and of what `decoded` stores in it.
 _SHARD_BYTES = 2**30
 _IN_MEMORY_BYTES = 2**26
+_AHEAD = 64  # Images that are decoded before they are asked for.
+_SYNC_BYTES = 2**24
 _SHOWN = 10  # Bad images in a message.
 
 # What opening an array raises that is not there or not whole.
@@ -256,7 +258,7 @@ def _write_shards(folder, row_shape, dtype, blocks):
   """Returns (rows, rows in a shard)."""
   row_bytes = math.prod(row_shape) * dtype.itemsize
   shard_rows = max(1, _SHARD_BYTES // max(1, row_bytes))
-  count = 0
+  count = unsynced = 0
   with contextlib.ExitStack() as shard:
     for block in blocks:
       block = np.ascontiguousarray(block, dtype)
@@ -270,6 +272,11 @@ def _write_shards(folder, row_shape, dtype, blocks):
           file = shard.enter_context(_synced(path))
         rows = block[: shard_rows - place]
         file.write(rows.data)
+        # Little by little, while the next rows are made.
+        unsynced += rows.nbytes
+        if unsynced > _SYNC_BYTES:
+          _sync(file)
+          unsynced = 0
         count, block = count + len(rows), block[len(rows) :]
   return count, shard_rows
 
@@ -279,8 +286,12 @@ def _synced(path):
   """A file that is written, and on the disk at the end."""
   with open(path, 'wb') as file:
     yield file
-    file.flush()
-    os.fsync(file.fileno())
+    _sync(file)
+
+
+def _sync(file):
+  file.flush()
+  os.fsync(file.fileno())
 
 
 def _sync_folder(folder):
@@ -443,13 +454,13 @@ def decode(image_files, count, size, max_pixels, bad):
 def _ahead(function, items):
   """Yields function(item) of all items, in their order, made in threads.
 
-  No more than some are made ahead of what is asked for.
+  No more than _AHEAD are made before they are asked for.
   """
   with concurrent.futures.ThreadPoolExecutor() as pool:
     made = collections.deque()
     for item in items:
       made.append(pool.submit(function, item))
-      if len(made) > 4 * (os.cpu_count() or 1):
+      if len(made) > _AHEAD:
         yield made.popleft().result()
     while made:
       yield made.popleft().result()

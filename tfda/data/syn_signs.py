@@ -384,12 +384,14 @@ def template(label):
 def _glyphs(text):
   """A mask that is as large as the text."""
   import matplotlib
-  from PIL import Image, ImageFont
+  from PIL import Image, ImageDraw, ImageFont
 
   folder = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf')
   font = ImageFont.truetype(os.path.join(folder, 'DejaVuSans.ttf'), 200)
-  mask = font.getmask(text, stroke_width=7)  # Between regular and bold.
-  return Image.frombytes('L', mask.size, bytes(mask))
+  sheet = Image.new('L', (800, 300))
+  # A stroke of 6 makes it something between regular and bold.
+  ImageDraw.Draw(sheet).text((9, 9), text, 255, font, stroke_width=6)
+  return sheet.crop(sheet.getbbox())
 
 
 def _street(random, side, centre, radius):

@@ -3,7 +3,6 @@
 The page holds its pictures and asks nothing of a network or of the data sets.
 """
 
-import base64
 import dataclasses
 import os
 import shlex
@@ -13,7 +12,7 @@ import zipfile
 import numpy as np
 
 from tfda import errors, run_directory
-from tfda.evaluation import figures
+from tfda.evaluation import figures, pages
 
 _SIDES = ('source', 'target')
 _MAPPED = 400  # Points of each domain in a map of the features.
@@ -107,14 +106,7 @@ def write(run_dirs, out=None, seed=0):
   _name(runs)
   chosen_out = out
   out = os.fspath(out or run_directory.RunDirectory(paths[-1]).report)
-  page = _page(runs, chosen_out, seed)
-  try:
-    os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
-    run_directory.write(out, page)
-  except OSError as error:
-    raise errors.UsageError(
-      f'--out={out}: cannot be written: {error.strerror}'
-    ) from error
+  pages.write(out, _page(runs, chosen_out, seed))
   return out
 
 
@@ -192,24 +184,16 @@ def _name(runs):
 
 
 def _page(runs, out, seed):
-  import jinja2
-
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(os.path.dirname(os.path.abspath(__file__))),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  environment.filters.update(
-    breakable=breakable,
-    percent=percent,
-    number=number,
-    duration=duration,
-    speed=speed,
-  )
   tasks = _tasks(runs)
-  page = environment.get_template('report.html.j2').render(
+  return pages.render(
+    'report.html.j2',
+    {
+      'breakable': breakable,
+      'percent': percent,
+      'number': number,
+      'duration': duration,
+      'speed': speed,
+    },
     title=', '.join(f'{source} → {target}' for source, target in tasks),
     several_tasks=len(tasks) > 1,
     runs=runs,
@@ -225,8 +209,6 @@ def _page(runs, out, seed):
     report_command=_command(runs, out, seed),
     quote=shlex.quote,
   )
-  # Readable in whatever encoding a server or a locale claims.
-  return page.encode('ascii', 'xmlcharrefreplace').decode('ascii')
 
 
 def breakable(name):
@@ -283,11 +265,7 @@ def _command(runs, out, seed):
 
 def _picture(png, alt, caption='', wide=False):
   width, height = struct.unpack('>II', png[16:24])
-  return Picture(_uri(png), alt, caption, width, height, wide)
-
-
-def _uri(data, media_type='image/png'):
-  return f'data:{media_type};base64,{base64.b64encode(data).decode()}'
+  return Picture(pages.uri(png), alt, caption, width, height, wide)
 
 
 def _column(run, key):
@@ -363,7 +341,7 @@ def _samples(run, side):
       alt = f'{side} image of {label}, predicted {predicted}: ' + (
         'correct' if correct else 'wrong'
       )
-    uri = _uri(*figures.thumbnail(image))
+    uri = pages.uri(*figures.thumbnail(image))
     samples.append(Sample(uri, alt, predicted, label, correct))
   return samples
 
