@@ -16,7 +16,7 @@ import time
 import tensorflow as tf
 
 from tfda import callbacks, experiment, run_directory
-from tfda.data import pipeline
+from tfda.data import pipeline, task
 
 _ROUNDS = 6
 _STEPS = 50
@@ -47,7 +47,7 @@ def main():
     settings = experiment.Experiment(
       steps=10**6, evaluate_every=10**6, checkpoint_every=10**6, run_dir=folder
     )
-    data = experiment.load_domains(settings, 28)
+    data = task.load(settings, 28)
     module = experiment.methods.load(settings.method)
     config = module.Config()
     model = experiment.build(settings, config, 10)

@@ -73,13 +73,16 @@ class Run:
         self.data['source', 'train'].images,
         self.data['target', 'train'].images,
       )
-      (self.phase,) = self.model.phases(
+      if hasattr(self.model, 'adapt'):
+        self.model.adapt(self.batches(0, 512 // trained.batch_size))
+      self.phases = self.model.phases(
         trained.steps,
         lambda: experiment.make_optimizer(trained, self.model),
       )
-      self.model.begin_phase(self.phase, 0)
+      self.phase = None  # Until it trains: the trainer restores before.
+    self.optimizers = [o for phase in self.phases for o in phase.optimizers]
     self.checkpoint = tf.train.Checkpoint(
-      model=self.model, optimizers=[self.phase.optimizer]
+      model=self.model, optimizers=self.optimizers
     )
 
   def batches(self, first, last, replicas=1):
@@ -96,14 +99,24 @@ class Run:
 
   def train(self, steps):
     """Takes steps from where the model is; returns the last step's averages."""
-    first = int(self.model.step.numpy())
-    batches = self.strategy.distribute_datasets_from_function(
-      lambda context: self.batches(
-        first, first + steps, context.num_replicas_in_sync
-      )
-    )
-    history = self.model.fit(batches, steps_per_epoch=steps, verbose=0)
+    start, last = 0, int(self.model.step.numpy()) + steps
+    for phase in self.phases:
+      end = start + phase.steps
+      first, until = int(self.model.step.numpy()), min(end, last)
+      if first < until:
+        if phase is not self.phase:
+          self.phase = phase
+          with self.strategy.scope():
+            self.model.begin_phase(phase, start)
+        history = self._fit(first, until)
+      start = end
     return {name: values[-1] for name, values in history.history.items()}
+
+  def _fit(self, first, last):
+    batches = self.strategy.distribute_datasets_from_function(
+      lambda context: self.batches(first, last, context.num_replicas_in_sync)
+    )
+    return self.model.fit(batches, steps_per_epoch=last - first, verbose=0)
 
   def weights(self):
     """Values of all that training changes or inference needs."""

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfda import losses
+from tfda.layers import netvlad
 
 LN2 = math.log(2.0)
 LN3 = math.log(3.0)
@@ -199,3 +200,243 @@ def test_entropy_at_extreme_logits(dtype):
 def test_entropy_of_a_scalar_is_refused():
   with pytest.raises(ValueError, match='rank'):
     losses.entropy(1.0)
+
+
+# binary_entropy
+
+
+def test_binary_entropy_examples():
+  # 3/4 ln 4/3 + 1/4 ln 4 = 2 ln 2 - 3/4 ln 3
+  entropy = losses.binary_entropy([[0.0, LN3], [-LN3, 0.0]])
+  certain = 2 * LN2 - 0.75 * LN3
+  expected = [[LN2, certain], [certain, LN2]]
+  np.testing.assert_allclose(entropy, expected, rtol=1e-6)
+  np.testing.assert_allclose(entropy[0, 1], 0.5623, atol=5e-5)
+
+
+def test_binary_entropy_is_the_entropy_of_two_classes():
+  logits = _logits(3, 5)
+  value, (gradient,) = _gradients(
+    lambda x: tf.reduce_sum(losses.binary_entropy(x)), logits
+  )
+  pairs = tf.stack([logits, np.zeros_like(logits)], axis=-1)
+  np.testing.assert_allclose(
+    losses.binary_entropy(logits), losses.entropy(pairs), rtol=1e-10
+  )
+  # With s = sigmoid(x), dH/dx = -x s (1 - s).
+  s = _sigmoid(logits)
+  np.testing.assert_allclose(gradient, -logits * s * (1 - s), rtol=1e-9)
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'float32', 'float64'])
+def test_binary_entropy_at_extreme_logits(dtype):
+  logits = np.array([1e4, -1e4, 0.0], dtype)
+  value, (gradient,) = _gradients(
+    lambda x: tf.reduce_sum(losses.binary_entropy(x)), logits
+  )
+  tolerance = 1e-3 if dtype == 'float16' else 1e-6
+  np.testing.assert_allclose(value, LN2, atol=tolerance)
+  np.testing.assert_allclose(gradient, np.zeros(3), atol=1e-12)
+  assert losses.binary_entropy(logits).dtype == dtype
+
+
+def test_binary_entropy_keeps_its_digits_where_it_is_small():
+  # H = (x + 1) e^-x (1 + O(e^-x)), which a difference would lose in float32.
+  entropy = losses.binary_entropy(tf.constant([20.0, -20.0]))
+  np.testing.assert_allclose(entropy, [21.0 * math.exp(-20.0)] * 2, rtol=1e-5)
+
+
+# attentive_entropy
+
+
+def test_attentive_entropy_example():
+  # ln 2 ((1 + ln 2) + (1 + 2 ln 2 - 3/4 ln 3)) / 2
+  loss = losses.attentive_entropy(tf.zeros([2, 2]), [0.0, LN3])
+  expected = LN2 * (2 + 3 * LN2 - 0.75 * LN3) / 2
+  np.testing.assert_allclose(loss, expected, rtol=1e-6)
+  np.testing.assert_allclose(loss, 1.1283, atol=5e-5)
+
+
+def test_attentive_entropy_against_numpy():
+  class_logits, domain_logits = _logits(6, 4), _logits(6, seed=1)
+
+  def reference(class_logits, domain_logits):
+    p, d = _softmax(class_logits), _sigmoid(domain_logits)
+    m = 1 - d * np.log(d) - (1 - d) * np.log(1 - d)  # Eq. 6
+    return -(m * (p * np.log(p)).sum(axis=1)).mean()  # Eq. 7
+
+  value, (to_classes, to_domains) = _gradients(
+    losses.attentive_entropy, class_logits, domain_logits
+  )
+  np.testing.assert_allclose(
+    value, reference(class_logits, domain_logits), rtol=1e-10
+  )
+  np.testing.assert_allclose(
+    to_classes,
+    _finite_differences(lambda x: reference(x, domain_logits), class_logits),
+    atol=1e-8,
+  )
+  np.testing.assert_allclose(
+    to_domains,
+    _finite_differences(lambda x: reference(class_logits, x), domain_logits),
+    atol=1e-8,
+  )
+
+
+def test_attentive_entropy_of_domains_told_apart_is_the_entropy():
+  class_logits = _logits(4, 3)
+  certain = np.array([1e4, -1e4, 1e4, -1e4])
+  loss = losses.attentive_entropy(class_logits, certain)
+  np.testing.assert_allclose(
+    loss, np.mean(losses.entropy(class_logits)), rtol=1e-6
+  )
+  # Told apart not at all: 1 + ln 2 times as much.
+  loss = losses.attentive_entropy(class_logits, np.zeros(4))
+  np.testing.assert_allclose(
+    loss, (1 + LN2) * np.mean(losses.entropy(class_logits)), rtol=1e-6
+  )
+
+
+def test_attentive_entropy_checks_shapes():
+  with pytest.raises(ValueError, match='rank'):
+    losses.attentive_entropy(tf.zeros([4]), tf.zeros([4]))
+  for domain_logits in (tf.zeros([4, 1]), tf.zeros([]), tf.zeros([3])):
+    with pytest.raises(ValueError):
+      losses.attentive_entropy(tf.zeros([4, 2]), domain_logits)
+
+
+# assignment_sparsity
+
+
+def test_assignment_sparsity_example():
+  loss = losses.assignment_sparsity([[0.5, 0.5], [1.0, 0.0]])
+  np.testing.assert_allclose(loss, 0.5 * (LN2 + 0.02), rtol=1e-6)
+  np.testing.assert_allclose(loss, 0.3566, atol=5e-5)
+
+
+def test_assignment_sparsity_against_numpy():
+  shares = _softmax(_logits(2, 3, 5))
+
+  def reference(shares, threshold):
+    entropies = -(shares * np.log(shares)).sum(axis=-1)
+    return np.mean([max(h, threshold) for h in entropies.ravel()])
+
+  entropies = -(shares * np.log(shares)).sum(axis=-1)
+  # A threshold that three of the six positions are below.
+  threshold = float(np.median(entropies))
+  for m in (0.02, threshold):
+    value, (gradient,) = _gradients(
+      lambda s, m=m: losses.assignment_sparsity(s, m), shares
+    )
+    np.testing.assert_allclose(value, reference(shares, m), rtol=1e-10)
+    expected = _finite_differences(lambda s, m=m: reference(s, m), shares)
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)
+  below = entropies < threshold
+  assert below.sum() == 3
+  np.testing.assert_array_equal(gradient[below], np.zeros([3, 5]))
+
+
+def test_assignment_sparsity_of_certain_and_of_equal_shares():
+  for shares, expected in [
+    (np.eye(4), 0.02),
+    (np.full([3, 32], 1 / 32), math.log(32.0)),
+    (np.float32([[1.0, 1e-38, 0.0]]), 0.02),
+  ]:
+    value, (gradient,) = _gradients(losses.assignment_sparsity, shares)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+def test_assignment_sparsity_moves_features_to_a_pattern():
+  """With Eq. 1 at the small decay: its gradient draws F to the nearer one."""
+  patterns = np.array([[0.0, 0.0], [20.0, 0.0]])
+  features = np.array([[8.0, 1.0], [13.0, -2.0], [10.0, 0.0]])
+  _, (to_features, to_patterns) = _gradients(
+    lambda f, c: losses.assignment_sparsity(
+      netvlad.soft_assignment(f, c, 0.005)
+    ),
+    features,
+    patterns,
+  )
+  assert to_features[0, 0] > 0 > to_features[1, 0]
+  np.testing.assert_allclose(to_features[2], [0.0, 0.0], atol=1e-12)
+  assert np.abs(to_patterns).max() > 0
+  # A shift of both changes nothing.
+  np.testing.assert_allclose(
+    to_features.sum(axis=0) + to_patterns.sum(axis=0), [0.0, 0.0], atol=1e-12
+  )
+
+
+# gradient_synchronization
+
+_NORMS = ([3.0, 1.0], [[1.0, 1.0], [0.0, 1.0]], [[1, 0.0], [0, 0.5], [0, 2.0]])
+
+
+def test_gradient_synchronization_example():
+  # Sums: 4; 2 and 1; 1, 0.5 and 2.
+  loss = losses.gradient_synchronization(*_NORMS, [0, 0, 1])
+  np.testing.assert_allclose(loss, (0.5 + 1.0) / 2 + 1.0)
+  assert float(loss) == 1.75
+  for options, expected in [
+    ({'squared': True}, (0.25 + 1.0) / 2 + 1.0),
+    ({'mean_over_groups': False}, 0.5 + 1.0 + 1.0),
+    ({'squared': True, 'mean_over_groups': False}, 0.25 + 1.0 + 1.0),
+  ]:
+    loss = losses.gradient_synchronization(*_NORMS, [0, 0, 1], **options)
+    np.testing.assert_allclose(loss, expected)
+
+
+def test_gradient_synchronization_against_loops():
+  random = np.random.default_rng(0)
+  domain, groups, classes = (random.random(s) for s in (9, (3, 9), (7, 9)))
+  class_to_group = [2, 0, 1, 1, 0, 2, 2]
+
+  def reference(domain, groups, classes):
+    between = 0.0
+    for q in range(3):
+      of_classes = sum(
+        classes[k].sum() for k in range(7) if class_to_group[k] == q
+      )
+      between += abs(groups[q].sum() - of_classes)  # Eq. 10
+    return between / 3 + abs(domain.sum() - groups.sum())  # Eq. 11-12
+
+  norms = domain, groups, classes
+  value, gradients = _gradients(
+    lambda *n: losses.gradient_synchronization(*n, class_to_group), *norms
+  )
+  np.testing.assert_allclose(value, reference(*norms), rtol=1e-12)
+  for i, gradient in enumerate(gradients):
+    expected = _finite_differences(
+      lambda x, i=i: reference(*norms[:i], x, *norms[i + 1 :]), norms[i]
+    )
+    np.testing.assert_allclose(gradient, expected, atol=1e-7)
+  # It depends on sums over samples alone, as several replicas need.
+  sums = [n.sum(axis=-1, keepdims=True) for n in norms]
+  np.testing.assert_allclose(
+    losses.gradient_synchronization(*sums, class_to_group), value, rtol=1e-12
+  )
+
+
+def test_gradient_synchronization_vanishes_where_the_levels_agree():
+  random = np.random.default_rng(1)
+  classes = random.random((4, 5))
+  groups = np.stack([classes[[0, 3]].sum(axis=0), classes[[1, 2]].sum(axis=0)])
+  value, gradients = _gradients(
+    lambda *n: losses.gradient_synchronization(*n, [0, 1, 1, 0]),
+    groups.sum(axis=0),
+    groups,
+    classes,
+  )
+  np.testing.assert_allclose(value, 0.0, atol=1e-14)
+  assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_gradient_synchronization_checks_ranks():
+  domain, groups, classes = map(np.array, _NORMS)
+  for bad in (
+    (groups, groups, classes),
+    (domain, domain, classes),
+    (domain, groups, domain),
+  ):
+    with pytest.raises(ValueError, match='rank'):
+      losses.gradient_synchronization(*bad, [0, 0, 1])

@@ -6,8 +6,7 @@ A method is a subclass with LOSS_TERMS and
 
 The base owns the tape, the division by the number of replicas (Keras optimizers
 add gradients up over replicas), the averages, progress and the check for
-numbers that are not finite. A method whose step is of another kind (alternating
-optimizers) overrides `train_step`.
+numbers that are not finite. A method of two players overrides `train_step`.
 """
 
 import dataclasses
@@ -21,12 +20,12 @@ from tfda.layers import noise
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-  """A stretch of training with its own optimizer, variables and progress."""
+  """A stretch of training with its own optimizers, variables and progress."""
 
   name: str
   steps: int
-  optimizer: tf.keras.optimizers.Optimizer
-  trainable: Optional[tuple[tf.Variable, ...]] = None  # None: all of them.
+  trainable: Optional[tuple[tf.Variable, ...]]  # By the first; None: all.
+  optimizers: tuple[tf.keras.optimizers.Optimizer, ...]
 
 
 class AdaptationModel(classification.ClassificationModel):
@@ -70,18 +69,18 @@ class AdaptationModel(classification.ClassificationModel):
     seen = {name.split('_')[-1] for name in self.STREAMS}
     return domain if domain in seen else seen.pop()
 
-  def both_features(self, source_images, target_images):
-    """Features [2b, D] in training, those of the source first.
+  def both_features(self, source_images, target_images, extract=None):
+    """Features [2b, ...] in training, those of the source first.
 
     In one pass, the fast form on a CPU, in which batch normalisation sees both
-    domains; in two where the backbone has statistics of each.
+    domains; in two where the backbone has statistics of each. `extract` is
+    (images, training, domain) -> features, `features` if None.
     """
+    extract = extract or self.features
+    images = {'source': source_images, 'target': target_images}
     if not self.backbone.has_domain_statistics:
-      images = tf.concat([source_images, target_images], axis=0)
-      return self.features(images, training=True)
-    source = self.features(source_images, training=True, domain='source')
-    target = self.features(target_images, training=True, domain='target')
-    return tf.concat([source, target], axis=0)
+      return extract(tf.concat(list(images.values()), axis=0), True)
+    return tf.concat([extract(x, True, d) for d, x in images.items()], axis=0)
 
   def objective(self, batch, progress):
     """The method: (scalar to minimise, {term: scalar for every LOSS_TERMS}).
@@ -102,15 +101,15 @@ class AdaptationModel(classification.ClassificationModel):
 
     Args:
       steps: of the whole run.
-      make_optimizer: () -> an optimizer with the run's settings, for all
-        trainable variables.
+      make_optimizer: () -> an optimizer with the run's settings.
     """
-    return [Phase('train', steps, make_optimizer())]
+    return [Phase('train', steps, None, (make_optimizer(),))]
 
+  @tf.__internal__.tracking.no_automatic_dependency_tracking
   def begin_phase(self, phase, start):
-    """Makes `phase`, which begins at step `start`, the one that is trained."""
+    """Trains `phase` from step `start` on. Its optimizers are not tracked."""
     self._phase, self._phase_start = phase, start
-    self.compile(optimizer=phase.optimizer)
+    self.compile(optimizer=phase.optimizers[0])
 
   def progress(self):
     """Progress within the phase, from 0 at its first step, below 1."""
@@ -123,36 +122,39 @@ class AdaptationModel(classification.ClassificationModel):
     """The noise of this step, for the layers that draw; see layers.noise."""
     rows = tf.shape(next(iter(batch.values()))['image'])[0]
     context = tf.distribute.get_replica_context()
-    place = (
-      (context.replica_id_in_sync_group, context.num_replicas_in_sync)
-      if context
-      else (0, 1)  # A step by hand.
-    )
+    place = (0, 1)  # Of a step by hand.
+    if context:
+      place = context.replica_id_in_sync_group, context.num_replicas_in_sync
     return noise.Noise(self.seed, self.step, rows, *place)
 
   def train_step(self, batch):
-    optimizer = self.optimizer
-    scales = isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer)
     with tf.GradientTape() as tape:
       total, terms = self.objective(batch, self.progress())
-      share = total / self.distribute_strategy.num_replicas_in_sync
-      share = optimizer.get_scaled_loss(share) if scales else share
+    terms = {'total': total, **terms}
     variables = self._phase.trainable or self.trainable_variables
-    gradients = tape.gradient(share, variables)
+    self.descend(tape, terms, variables, self.optimizer)
+    return self.end_step(terms)
+
+  def descend(self, tape, terms, variables, optimizer):
+    """Updates variables by the gradient of terms['total'], if all is finite."""
+    scales = isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer)
+    share = tf.constant(1.0 / self.distribute_strategy.num_replicas_in_sync)
+    share = optimizer.get_scaled_loss(share) if scales else share
+    gradients = tape.gradient(terms['total'], variables, share)
     if scales:
       gradients = optimizer.get_unscaled_gradients(gradients)
     # In the order of the averages, by which the trainer names a bad one.
-    values = {'total': total, **{name: terms[name] for name in self.LOSS_TERMS}}
-    with tf.control_dependencies([self._assert_finite(values)]):
+    values = [tf.cast(terms.get(k, 0.0), tf.float32) for k in self.averages]
+    finite = tf.reduce_all(tf.math.is_finite(values))
+    data = ['not finite', self.step, values]
+    check = tf.debugging.Assert(finite, data, len(values))
+    with tf.control_dependencies([check]):
       gradients = tf.nest.map_structure(tf.identity, gradients)
     optimizer.apply_gradients(zip(gradients, variables))
-    self.step.assign_add(1)
-    for name, value in values.items():
-      self.averages[name].update_state(value)
-    return {name: mean.result() for name, mean in self.averages.items()}
 
-  def _assert_finite(self, values):
-    stacked = tf.stack([tf.cast(v, tf.float32) for v in values.values()])
-    finite = tf.reduce_all(tf.math.is_finite(stacked))
-    message = ['not finite', self.step, stacked]
-    return tf.debugging.Assert(finite, message, summarize=len(values))
+  def end_step(self, terms):
+    """Counts a step and the values of its terms; returns the averages."""
+    self.step.assign_add(1)
+    for name, mean in self.averages.items():
+      mean.update_state(terms[name])
+    return {name: mean.result() for name, mean in self.averages.items()}

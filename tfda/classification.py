@@ -97,8 +97,11 @@ class ClassificationModel(tf.keras.Model):
     features = self.features(images, domain=domain)
     return {'logits': self.classifier(features), 'features': features}
 
-  _infer = tf.function(_classify, reduce_retracing=True)
-  _infer_stored = tf.function(_classify, reduce_retracing=True)
+  def _run(self, images, domain):
+    return self._classify(images, domain)
+
+  _infer = tf.function(_run, reduce_retracing=True)
+  _infer_stored = tf.function(_run, reduce_retracing=True)
 
   def inference_weights(self):
     """The variables that classifying target images needs."""

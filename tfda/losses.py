@@ -64,3 +64,117 @@ def entropy(logits):
   logits.shape.with_rank_at_least(1)
   log_probabilities = tf.nn.log_softmax(logits)
   return -tf.reduce_sum(tf.exp(log_probabilities) * log_probabilities, axis=-1)
+
+
+def binary_entropy(logits):
+  """Entropy of the two outcomes with probability sigmoid(logits), in nats.
+
+  ln 2 = 0.6931 at logit 0, 0 for a certain outcome. For example logit ln 3, the
+  probabilities (3/4, 1/4): 2 ln 2 - 3/4 ln 3 = 0.5623.
+
+  Args:
+    logits: a tensor of any shape.
+
+  Returns:
+    The same shape, in [0, ln 2].
+  """
+  logits = tf.convert_to_tensor(logits)
+  # No differences: exact for certain outcomes too.
+  return tf.sigmoid(logits) * tf.nn.softplus(-logits) + tf.sigmoid(
+    -logits
+  ) * tf.nn.softplus(logits)
+
+
+def attentive_entropy(class_logits, domain_logits):
+  """Mean of (1 + H(d)) H(p): the entropy of the classes, attended by domain.
+
+  Wang et al. 2019 (TADA), Eq. 6-7: an image whose domain is hard to tell is
+  held to a certain prediction the most. Gradients flow through both factors;
+  stop that of `domain_logits` for an attention that is a weight alone. For
+  example class_logits = [[0, 0], [0, 0]], domain_logits = [0, ln 3]:
+  ln 2 (1.6931 + 1.5623) / 2 = 1.1283.
+
+  Args:
+    class_logits: [B, C].
+    domain_logits: [B] outputs of the domain discriminator.
+
+  Returns:
+    A scalar.
+  """
+  class_logits = tf.convert_to_tensor(class_logits)
+  domain_logits = tf.convert_to_tensor(domain_logits)
+  class_logits.shape.assert_has_rank(2)
+  domain_logits.shape.assert_is_compatible_with(class_logits.shape[:1])
+  attention = 1.0 + binary_entropy(domain_logits)
+  return tf.reduce_mean(attention * entropy(class_logits))
+
+
+def gradient_synchronization(
+  domain_norms,
+  group_norms,
+  class_norms,
+  class_to_group,
+  squared=False,
+  mean_over_groups=True,
+):
+  """How far apart domain-, group- and class-level alignment pull.
+
+  Hu et al. 2020 (GSDA), Eq. 10-12: the norms of one sample's gradients, summed
+  over the samples, should be as large for a group as for its classes together,
+  and for the domain as for all groups together,
+
+    1/b sum_q |sum_i g_iq - sum_{k in q} sum_i g_ik| + |sum_i g_i - sum_iq g_iq|
+
+  For example domain_norms = [3, 1], group_norms = [[1, 1], [0, 1]], class_norms
+  = [[1, 0], [0, 0.5], [0, 2]], class_to_group = [0, 0, 1]: the sums are 4; 2
+  and 1; 1, 0.5 and 2, so (|2 - 1.5| + |1 - 2|) / 2 + |4 - 3| = 1.75.
+
+  Args:
+    domain_norms: [n] of the gradients of the domain discriminator's loss.
+    group_norms: [b, n] of those of the groups' discriminators.
+    class_norms: [r, n] of those of the classes' discriminators.
+    class_to_group: [r] integers in [0, b), the group of each class.
+    squared: the squares of the differences, not their absolute values.
+    mean_over_groups: the factor 1/b of Eq. 12; without, the sum.
+
+  Returns:
+    A scalar. It is not linear in sums over samples: with several replicas, give
+    it the sums over all of them, as norms of n = 1 sample.
+  """
+  domain_norms = tf.convert_to_tensor(domain_norms)
+  group_norms = tf.convert_to_tensor(group_norms)
+  class_norms = tf.convert_to_tensor(class_norms)
+  domain_norms.shape.assert_has_rank(1)
+  group_norms.shape.assert_has_rank(2)
+  class_norms.shape.assert_has_rank(2)
+  domain = tf.reduce_sum(domain_norms)
+  groups = tf.reduce_sum(group_norms, axis=1)
+  of_classes = tf.math.unsorted_segment_sum(
+    tf.reduce_sum(class_norms, axis=1), class_to_group, tf.size(groups)
+  )
+  distance = tf.square if squared else tf.abs
+  over_groups = tf.reduce_mean if mean_over_groups else tf.reduce_sum
+  group_gap = over_groups(distance(groups - of_classes))  # Eq. 10, 12
+  return group_gap + distance(domain - tf.reduce_sum(groups))  # Eq. 11
+
+
+def assignment_sparsity(assignments, threshold=0.02):
+  """The sparse loss of local features' assignments to patterns.
+
+  Wen et al. 2019, Eq. 3: the mean over positions of max(H(S), m). As printed,
+  max(sum S ln S, m) is m everywhere, as no sum of S ln S is above 0; this is
+  the reading that its text describes. For example the assignments (1/2, 1/2)
+  and (1, 0) with m = 0.02: (ln 2 + 0.02) / 2 = 0.3566.
+
+  Args:
+    assignments: [..., K], S; non-negative, of sum 1.
+    threshold: m, in nats; a position whose entropy is below it has no gradient.
+
+  Returns:
+    A scalar in [m, ln K].
+  """
+  assignments = tf.convert_to_tensor(assignments)
+  assignments.shape.with_rank_at_least(1)
+  # xlogy has 0 ln 0 = 0, and no gradient there in place of an infinite one.
+  entropies = -tf.reduce_sum(tf.math.xlogy(assignments, assignments), axis=-1)
+  return tf.reduce_mean(tf.maximum(entropies, threshold))

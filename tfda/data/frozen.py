@@ -51,23 +51,28 @@ def _blocks(domain, backbone, augmentation, copies):
     unit='image',
     disable=None,
   )
+  # Traced: crop by crop in Python, it would take longer than the network.
+  make = tf.function(
+    lambda images, start: _made(images, start, backbone, augmentation, copies)
+  )
   with bar:
     for start in range(0, len(domain.images), count):
       images = domain.images[start : start + count]
       rows = len(images)
       # Always a whole batch: one trace.
       images = np.pad(images, [(0, count - rows)] + [(0, 0)] * 3)
-      made = _made(images, start, backbone, augmentation, copies)
+      made = make(tf.constant(images), tf.constant(start))
       yield made.numpy().astype(np.float32)[: rows * copies]
       bar.update(rows)
 
 
 def _made(images, start, backbone, augmentation, copies):
+  """Features [n * copies, ...] of images [n, R, R, 3], the first `start`."""
   size = backbone.image_size
-  crops = [augmentations.centre_crop(tf.constant(images), size)]
+  crops = [augmentations.centre_crop(images, size)]
   for copy in range(1, copies):
     draws = tf.random.stateless_uniform(
-      [len(images), augmentations.DRAWS], [copy, start]
+      [images.shape[0], augmentations.DRAWS], tf.stack([copy, start])
     )
     crops.append(augmentations.augment(images, size, augmentation, draws))
   crops = tf.stack(crops, axis=1)

@@ -57,7 +57,7 @@ def lines(curves, label, percent=False):
       axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
     _legend_below(figure, axes, columns=2)
 
-  return _png(draw, (_SIZE[0], _SIZE[1] + 0.12 * len(curves)))
+  return png(draw, (_SIZE[0], _SIZE[1] + 0.12 * len(curves)))
 
 
 def confusion(counts, names):
@@ -98,7 +98,7 @@ def confusion(counts, names):
     bar.set_label("share of the true class's images")
 
   side = min(14.0, max(_SIZE[0], 0.17 * classes + 2.5))
-  return _png(
+  return png(
     draw,
     (side, side * 0.85),
     font=11 if classes <= 20 else 9,
@@ -126,7 +126,7 @@ def histogram(counts, names):
     axes.set_xlabel('target images predicted as the class')
     axes.grid(axis='x', alpha=0.3)
 
-  return _png(draw, (_SIZE[0], min(16.0, 1.2 + 0.24 * len(counts))))
+  return png(draw, (_SIZE[0], min(16.0, 1.2 + 0.24 * len(counts))))
 
 
 def scatter(points, groups, names, second):
@@ -174,7 +174,7 @@ def scatter(points, groups, names, second):
       _legend_below(figure, axes, columns=5 if len(names) > 4 else 2)
 
   rows = math.ceil(len(names) / 5) if len(names) <= _LEGEND_CLASSES else 0
-  return _png(draw, (_SIZE[0], 4.2 + 0.22 * rows))
+  return png(draw, (_SIZE[0], 4.2 + 0.22 * rows))
 
 
 def map_features(features, seed, dimensions=50):
@@ -227,7 +227,7 @@ def thumbnail(image, side=96):
   return buffer.getvalue(), f'image/{form.lower()}'
 
 
-def _png(draw, size, font=11, layout='constrained'):
+def png(draw, size, font=11, layout='constrained'):
   import matplotlib
   from matplotlib import figure as matplotlib_figure
 

@@ -1,0 +1,68 @@
+"""Attention maps over images, as in Figure 3 of Wang et al. 2019 (TADA)."""
+
+import math
+
+import numpy as np
+
+from tfda.evaluation import figures
+
+_GROUPS = 2  # In a row, each of three pictures.
+_PICTURE = 1.15  # Inches.
+_COLORS = 'turbo'  # As in the paper: the hotter, the larger.
+_OPACITY = 0.5
+
+
+def draw(images, maps, names=None):
+  """A group of pictures for each image: itself, its attention, and both.
+
+  The colours are one scale for all images, from the smallest attention to the
+  largest; the bar beside them tells their values.
+
+  Args:
+    images: uint8 [N, S, S, 3], N at least 1.
+    maps: [N, h, w], the attention of h x w regions of each image.
+    names: N captions; None for none.
+
+  Returns:
+    The bytes of a PNG file.
+
+  Raises:
+    ValueError: there are no images, or not a map (or a name) for each.
+  """
+  maps = np.asarray(maps, np.float32)
+  if not len(images) == len(maps) == len(maps if names is None else names) > 0:
+    raise ValueError(
+      f'{len(images)} images, {len(maps)} maps: not one of each, or none'
+    )
+  rows = math.ceil(len(images) / _GROUPS)
+  groups = min(_GROUPS, len(images))
+
+  def draw_groups(figure):
+    from matplotlib import colors
+
+    # A narrow column keeps the groups apart.
+    widths = (groups * [1.0, 1.0, 1.0, 0.1])[:-1]
+    grid = figure.subplots(
+      rows, len(widths), squeeze=False, width_ratios=widths
+    )
+    for axes in grid.flat:
+      axes.set_axis_off()
+    height, width = images.shape[1:3]
+    style = {
+      'cmap': _COLORS,
+      'norm': colors.Normalize(maps.min(), maps.max()),
+      'extent': (-0.5, width - 0.5, height - 0.5, -0.5),
+    }
+    for i, (image, attention) in enumerate(zip(images, maps)):
+      start = 4 * (i % groups)
+      alone, regions, both = grid[i // groups, start : start + 3]
+      alone.imshow(image)
+      shown = regions.imshow(attention, interpolation='nearest', **style)
+      both.imshow(image)
+      both.imshow(attention, interpolation='bilinear', alpha=_OPACITY, **style)
+      if names is not None:
+        regions.set_title(names[i], fontsize='small')
+    figure.colorbar(shown, ax=grid, label='attention', aspect=30, shrink=0.9)
+
+  size = (_PICTURE * 3 * groups + 1.0, (_PICTURE + 0.2) * rows + 0.2)
+  return figures.png(draw_groups, size, font=9)
