@@ -1,5 +1,6 @@
-"""Domains: the blend rule, the packaged digits, MNIST from files, folders."""
+"""Domains: the blend rule, the packaged digits, MNIST from files, classes."""
 
+import dataclasses
 import io
 import os
 import zipfile
@@ -423,177 +424,6 @@ def test_photograph_that_is_too_small(tmp_path):
   assert 'smaller' in message and '20x40' in message
 
 
-# Folders.
-
-
-def _write_images(root, colours, size=(4, 4)):
-  """{'cat/1.png': red value} as images of one colour."""
-  for name, red in colours.items():
-    path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new('RGB', size, (red, 0, 0)).save(path)
-
-
-def _reds(domain):
-  """The red values, one an image; checks that it is of one colour."""
-  values = domain.images[:, :1, :1]
-  np.testing.assert_array_equal(
-    domain.images, np.broadcast_to(values, domain.images.shape)
-  )
-  return domain.images[:, 0, 0, 0].tolist()
-
-
-def test_class_folders_are_labels(tmp_path):
-  _write_images(
-    tmp_path,
-    {
-      'dog/b.png': 4,
-      'dog/a.JPEG': 0,
-      'cat/z.bmp': 2,
-      'cat/deeper/y.png': 1,
-      '.cache/x.png': 9,
-      'cat/.hidden.png': 8,
-      'stray.png': 7,
-    },
-  )
-  (tmp_path / 'cat' / 'notes.txt').write_text('no image')
-  name = f'folder:{tmp_path}'
-  for split in domains.SPLITS:
-    domain = domains.load(name, split, 4)
-    assert (domain.name, domain.split) == (name, split)
-    assert domain.class_names == ('cat', 'dog')
-    assert domain.labels.dtype == np.int32
-    np.testing.assert_array_equal(domain.labels, [0, 0, 1, 1])
-    assert _reds(domain) == [1, 2, 0, 4]
-    assert domain.images.shape == (4, 4, 4, 3)
-    assert domain.transductive
-
-
-def test_a_flat_folder_is_unlabelled(tmp_path):
-  _write_images(tmp_path, {'b.png': 2, 'a.png': 1})
-  domain = domains.load(f'folder:{tmp_path}', 'train', 4)
-  assert domain.labels is None
-  assert domain.class_names == ()
-  assert domain.transductive
-  assert _reds(domain) == [1, 2]
-
-
-def test_folders_with_splits(tmp_path):
-  _write_images(
-    tmp_path,
-    {
-      'train/cat/1.png': 1,
-      'train/dog/2.png': 2,
-      'train/dog/3.png': 3,
-      'test/cat/4.png': 4,
-      'test/dog/5.png': 5,
-    },
-  )
-  train = domains.load(f'folder:{tmp_path}', 'train', 4)
-  test = domains.load(f'folder:{tmp_path}', 'test', 4)
-  assert (_reds(train), _reds(test)) == ([1, 2, 3], [4, 5])
-  assert train.labels.tolist() == [0, 1, 1]
-  assert test.labels.tolist() == [0, 1]
-  assert train.class_names == test.class_names == ('cat', 'dog')
-  assert not train.transductive and not test.transductive
-
-
-def test_flat_folders_with_splits(tmp_path):
-  _write_images(tmp_path, {'train/1.png': 1, 'test/2.png': 2})
-  for split, reds in (('train', [1]), ('test', [2])):
-    domain = domains.load(f'folder:{tmp_path}', split, 4)
-    assert _reds(domain) == reds
-    assert domain.labels is None
-    assert not domain.transductive
-
-
-def test_images_are_brought_to_size(tmp_path):
-  _write_images(tmp_path, {'wide.png': 77}, size=(20, 6))
-  (tmp_path / 'gradient.png').write_bytes(b'')
-  # Halved: each pixel is nearest to the mean of its 2x2, the edge aside.
-  columns = np.repeat(np.arange(0, 160, 10, dtype=np.uint8)[np.newaxis], 16, 0)
-  Image.fromarray(np.stack([columns] * 3, -1)).save(tmp_path / 'gradient.png')
-  domain = domains.load(f'folder:{tmp_path}', 'train', 8)
-  assert domain.images.shape == (2, 8, 8, 3)
-  gradient, wide = domain.images
-  np.testing.assert_array_equal(
-    gradient[:, 1:-1, 0], np.tile([25, 45, 65, 85, 105, 125], [8, 1])
-  )
-  assert (wide == [77, 0, 0]).all()
-
-
-def _read_alone(tmp_path, image, name='image.png', size=2, **options):
-  image.save(tmp_path / name, **options)
-  return domains.load(f'folder:{tmp_path}', 'train', size).images[0]
-
-
-def test_grey_image(tmp_path):
-  grey = np.array([[0, 60], [120, 255]], np.uint8)
-  pixels = _read_alone(tmp_path, Image.fromarray(grey))
-  np.testing.assert_array_equal(pixels, np.stack([grey] * 3, -1))
-
-
-def test_black_and_white_image(tmp_path):
-  bits = Image.fromarray(np.array([[0, 255], [255, 0]], np.uint8)).convert('1')
-  pixels = _read_alone(tmp_path, bits)
-  np.testing.assert_array_equal(pixels[..., 1], [[0, 255], [255, 0]])
-
-
-def test_grey_image_of_16_bits(tmp_path):
-  grey = np.array([[0, 15420], [30840, 65535]], np.uint16)
-  pixels = _read_alone(tmp_path, Image.fromarray(grey))
-  # 65535 = 257 * 255, 15420 = 257 * 60 and 30840 = 257 * 120.
-  expected = np.array([[0, 60], [120, 255]])
-  np.testing.assert_allclose(pixels, np.stack([expected] * 3, -1), atol=1)
-
-
-def test_palette_image(tmp_path):
-  image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), 'P')
-  image.putpalette([10, 20, 30, 40, 50, 60, 255, 0, 7])
-  pixels = _read_alone(tmp_path, image)
-  colours = [[10, 20, 30], [40, 50, 60], [255, 0, 7]]
-  np.testing.assert_array_equal(
-    pixels,
-    [[colours[0], colours[1]], [colours[2], colours[1]]],
-  )
-
-
-def test_opaque_image_with_alpha(tmp_path):
-  image = Image.new('RGBA', (2, 2), (200, 100, 50, 255))
-  assert (_read_alone(tmp_path, image) == [200, 100, 50]).all()
-
-
-def test_transparency_is_over_black(tmp_path):
-  image = Image.new('RGBA', (2, 2), (200, 100, 50, 0))
-  image.putpixel((1, 0), (200, 100, 50, 51))
-  image.putpixel((0, 1), (200, 100, 50, 255))
-  pixels = _read_alone(tmp_path, image)
-  # 51 / 255 = 1/5 of the colour.
-  np.testing.assert_allclose(
-    pixels, [[[0] * 3, [40, 20, 10]], [[200, 100, 50], [0] * 3]], atol=1
-  )
-
-
-def test_transparent_palette_is_over_black(tmp_path):
-  image = Image.fromarray(np.array([[0, 1], [1, 1]], np.uint8), 'P')
-  image.putpalette([200, 100, 50, 40, 50, 60])
-  pixels = _read_alone(tmp_path, image, transparency=0)
-  np.testing.assert_array_equal(pixels[0], [[0, 0, 0], [40, 50, 60]])
-
-
-def test_photograph_taken_sideways_is_turned(tmp_path):
-  # Orientation 6: the camera was turned; rotate by 90 degrees clockwise.
-  pixels = np.zeros([2, 2, 3], np.uint8)
-  pixels[0, 0], pixels[0, 1] = [255, 0, 0], [0, 255, 0]
-  exif = Image.Exif()
-  exif[0x0112] = 6
-  turned = _read_alone(tmp_path, Image.fromarray(pixels), exif=exif)
-  # The upper row becomes the right column.
-  np.testing.assert_array_equal(
-    turned, [[[0, 0, 0], [255, 0, 0]], [[0, 0, 0], [0, 255, 0]]]
-  )
-
-
 # Errors.
 
 
@@ -617,37 +447,12 @@ def test_unknown_domain_far_from_all():
     assert known in message
 
 
-def test_missing_folder(tmp_path):
-  assert 'nowhere' in _refused(f'folder:{tmp_path}/nowhere', 'train', 4)
-  (tmp_path / 'file').write_text('')
-  assert 'file' in _refused(f'folder:{tmp_path}/file', 'train', 4)
-
-
-def test_empty_folder(tmp_path):
-  (tmp_path / 'notes.txt').write_text('')
-  message = _refused(f'folder:{tmp_path}', 'train', 4)
-  assert str(tmp_path) in message and '.png' in message
-
-
-def test_empty_class_folder(tmp_path):
-  _write_images(tmp_path, {'cat/1.png': 1})
-  (tmp_path / 'dog').mkdir()
-  (tmp_path / 'eel').mkdir()
-  message = _refused(f'folder:{tmp_path}', 'train', 4)
-  assert 'dog, eel' in message and 'cat' not in message.split(':')[-1]
-
-
-@pytest.mark.parametrize('damage', ['cut', 'text', 'empty'])
-def test_broken_image(tmp_path, damage):
-  _write_images(tmp_path, {'cat/good.png': 1})
-  random = np.random.default_rng(0).integers(0, 256, [16, 16, 3])
-  path = tmp_path / 'cat' / 'broken.png'
-  Image.fromarray(random.astype(np.uint8)).save(path)
-  path.write_bytes(
-    {'cut': path.read_bytes()[:200], 'text': b'hello', 'empty': b''}[damage]
-  )
-  message = _refused(f'folder:{tmp_path}', 'train', 4)
-  assert str(path) in message and 'cannot be read' in message
+def _write_images(root, colours, size=(4, 4)):
+  """{'cat/1.png': red value} as images of one colour."""
+  for name, red in colours.items():
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', size, (red, 0, 0)).save(path)
 
 
 def _domain(name, class_names):
@@ -669,7 +474,35 @@ def test_class_lists_that_differ():
     )
   message = _one_line(error)
   assert 'only in shop: bike' in message
-  assert 'only in street: none' in message
+  assert message.endswith('only in street: none')
+
+
+@pytest.mark.parametrize(
+  'source, target, advice',
+  [
+    (['cup'], ['car', 'cup'], '--target_classes restricts a target'),
+    (['Bike', 'cup'], ['bike', 'cup'], 'two spellings: Bike and bike'),
+    (['caf\u00e9'], ['cafe\u0301'], 'two spellings: caf'),
+    (['cup', 'bike'], ['bike', 'cup'], 'the order differs'),
+    (['two\nlines'], ['cup'], r"only in shop: 'two\nlines'"),
+  ],
+)
+def test_class_lists_that_differ_in_a_way_of_their_own(source, target, advice):
+  with pytest.raises(errors.UsageError) as error:
+    domains.check_classes(_domain('shop', source), _domain('street', target))
+  assert advice in _one_line(error)
+
+
+def test_class_lists_of_the_splits_of_a_domain_that_differ():
+  with pytest.raises(errors.UsageError) as error:
+    domains.check_classes(
+      _domain('shop', ['cup']),
+      dataclasses.replace(_domain('shop', ['bike', 'cup']), split='test'),
+    )
+  assert _one_line(error) == (
+    'the class lists differ: only in shop (train): none; only in shop (test): '
+    'bike'
+  )
 
 
 def test_class_lists_that_fit():

@@ -13,6 +13,7 @@ import os
 import re
 
 import numpy as np
+import tensorflow as tf
 
 from tfda import errors
 from tfda.data import files, storage
@@ -46,13 +47,11 @@ def read(argument, data_dir, size, reading):
   if array is None:
     examples, count, class_names = _examples(name, folder, split)
     notes = {'bad': [], 'labels': [], 'class_names': class_names}
-    blocks = storage.decode(
-      _image_files(examples, notes['labels']),
-      count,
-      size,
-      reading.max_pixels,
-      notes['bad'],
+    found = storage.ahead(
+      lambda file: storage.read_or_reason(file, size, reading.max_pixels),
+      _image_files(name, examples, notes['labels']),
     )
+    blocks = storage.good(found, count, notes['bad'])
     array = storage.write(
       key, [size, size, 3], np.uint8, blocks, reading.cache_dir, notes
     )
@@ -69,10 +68,11 @@ def _newest(name, set_name, data_dir):
   """The folder of the asked or the highest version."""
   set_name, _, version = set_name.partition(':')
   folder = os.path.join(data_dir, set_name)
+  entries = os.listdir(folder) if os.path.isdir(folder) else []
   versions = [
     entry
-    for entry in (os.listdir(folder) if os.path.isdir(folder) else ())
-    if re.fullmatch(version or r'\d+\.\d+\.\d+', entry)
+    for entry in entries
+    if (entry == version if version else re.fullmatch(r'\d+\.\d+\.\d+', entry))
     and os.path.isfile(os.path.join(folder, entry, 'features.json'))
   ]
   if not set_name or not versions:
@@ -81,8 +81,8 @@ def _newest(name, set_name, data_dir):
       f'"tfds build {set_name or "NAME"} --data_dir={data_dir}" prepares it '
       f'(the form is {PREFIX}NAME/SPLIT)'
     )
-  newest = max(versions, key=lambda v: [int(part) for part in v.split('.')])
-  return os.path.join(folder, newest)
+  versions.sort(key=lambda entry: [int(n) for n in re.findall(r'\d+', entry)])
+  return os.path.join(folder, versions[-1])
 
 
 def _examples(name, folder, split):
@@ -112,8 +112,12 @@ def _examples(name, folder, split):
   return examples, count, features['label'].names
 
 
-def _image_files(examples, labels):
+def _image_files(name, examples, labels):
   """Yields the images as open files; appends the labels to `labels`."""
-  for example in examples.as_numpy_iterator():
-    labels.append(int(example['label']))
-    yield io.BytesIO(example['image'])
+  try:
+    for example in examples.as_numpy_iterator():
+      labels.append(int(example['label']))
+      yield io.BytesIO(example['image'])
+  except tf.errors.OpError as error:
+    reason = ' '.join(error.message.split())
+    raise errors.UsageError(f'{name}: cannot be read: {reason}') from error

@@ -24,6 +24,7 @@ import contextlib
 import fcntl
 import glob
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -32,6 +33,7 @@ import sys
 import weakref
 
 import numpy as np
+import tensorflow as tf
 import tqdm
 
 from tfda import errors
@@ -323,13 +325,13 @@ def decoded(paths, size, reading):
   key = fingerprint(paths, size, reading.max_pixels)
   array = find(key, reading.cache_dir)
   if array is None:
-    bad = []
-    blocks = decode(paths, len(paths), size, reading.max_pixels, bad)
-    array = _written(key, size, blocks, bad, paths, reading)
+    array = _written(key, paths, size, reading)
   return kept(array, paths, reading)
 
 
-def _written(key, size, blocks, bad, paths, reading):
+def _written(key, paths, size, reading):
+  bad = []
+  blocks = good(_read(paths, size, reading.max_pixels), len(paths), bad)
   try:
     return write(
       key, [size, size, 3], np.uint8, blocks, reading.cache_dir, {'bad': bad}
@@ -338,6 +340,27 @@ def _written(key, size, blocks, bad, paths, reading):
     print(f'{error}; images are decoded at every read', file=sys.stderr)
     collections.deque(blocks, maxlen=0)  # What is left; `bad` has all then.
     return _Files(paths, size, reading.max_pixels, {'bad': bad})
+
+
+def _read(paths, size, max_pixels):
+  """Yields uint8 [size, size, 3] of every file, or why it is bad."""
+
+  def read(path):
+    return read_or_reason(path, size, max_pixels)
+
+  is_plain = list(
+    ahead(lambda path: images.is_plain_jpeg(path, max_pixels), paths)
+  )
+  plain = iter(images.plain_jpegs(itertools.compress(paths, is_plain), size))
+  other = ahead(read, [p for p, simple in zip(paths, is_plain) if not simple])
+  for path, simple in zip(paths, is_plain):
+    if not simple:
+      yield next(other)
+      continue
+    try:
+      yield next(plain).numpy()
+    except tf.errors.OpError:
+      yield read(path)  # Which says what is wrong, or reads it.
 
 
 class _Files(_Rows):
@@ -353,7 +376,7 @@ class _Files(_Rows):
   def take(self, index):
     rows = np.empty([len(index), *self.shape[1:]], self.dtype)
     for i, row in enumerate(
-      _ahead(self._read, [self._paths[position] for position in index])
+      ahead(self._read, [self._paths[position] for position in index])
     ):
       rows[i] = row
     return rows
@@ -387,9 +410,7 @@ def kept(array, names, reading):
       f'{", ".join(shown)}{f" and {more} more" if more else ""}; '
       '--on_bad_image=skip leaves them out'
     )
-  positions = np.delete(
-    np.arange(len(names)), [position for position, _ in bad]
-  )
+  positions = np.delete(np.arange(len(names)), [i for i, _ in bad])
   small = array.nbytes <= _IN_MEMORY_BYTES
   return array[:] if small else array, positions, skipped
 
@@ -416,28 +437,24 @@ def fingerprint(paths, *settings):
   return f'images-{digest.hexdigest()[:32]}'
 
 
-def decode(image_files, count, size, max_pixels, bad):
-  """Decodes image files in threads, with a progress bar.
+def read_or_reason(file, size, max_pixels):
+  """images.read, or a string that says why it cannot be."""
+  try:
+    return images.read(file, size, max_pixels)
+  except images.BadImage as error:
+    return error.reason
+
+
+def good(found, count, bad):
+  """Yields blocks of one image for `write`, with a progress bar.
 
   Args:
-    image_files: yields paths, or files that are open for reading bytes.
-    count: how many it will yield, for the bar.
-    size: side in pixels.
-    max_pixels: width x height beyond which an image is bad.
+    found: yields of every file uint8 [size, size, 3], or why it is bad.
+    count: of files.
     bad: a list, to which [position, reason] of the bad ones are appended.
-
-  Yields:
-    uint8 [1, size, size, 3], of those that can be read, in their order.
   """
-
-  def read(file):
-    try:
-      return images.read(file, size, max_pixels)
-    except images.BadImage as error:
-      return error.reason
-
   bar = tqdm.tqdm(
-    _ahead(read, image_files),
+    found,
     'decoding images',
     count,
     leave=False,
@@ -451,7 +468,7 @@ def decode(image_files, count, size, max_pixels, bad):
       yield image[np.newaxis]
 
 
-def _ahead(function, items):
+def ahead(function, items):
   """Yields function(item) of all items, in their order, made in threads.
 
   No more than _AHEAD are made before they are asked for.
