@@ -633,3 +633,58 @@ def test_multi_head_discriminator_drops_alike_on_one_replica_and_two():
   ]
   np.testing.assert_allclose(tf.concat(halves, axis=1), whole, atol=1e-6)
   assert np.abs(whole - layer(features)).max() > 0
+
+
+@pytest.mark.parametrize('apart', [False, True])
+@pytest.mark.parametrize('dropout_rate', [0.0, 0.5])
+def test_multi_head_discriminator_slopes_are_those_of_two_tapes(
+  apart, dropout_rate
+):
+  """Values, and the gradients of a loss of both logits and slopes."""
+  layer = discriminators.MultiHeadDiscriminator(
+    3, [5, 4], dropout_rate, dtype='float64'
+  )
+  layer.build([None, 6])
+  random = np.random.default_rng(1)
+  for weight in layer.weights:
+    weight.assign(random.normal(size=weight.shape))
+  features = tf.constant(random.normal(size=[3, 8, 6] if apart else [8, 6]))
+  inputs = [features, *layer.trainable_variables]
+
+  def gradients(logits_and_slopes):
+    with tf.GradientTape() as tape:
+      tape.watch(features)
+      logits, slopes = logits_and_slopes(noise.Noise(0, 3, 8))
+      lengths = tf.sqrt(tf.reduce_sum(slopes**2, axis=2) + 1e-12)
+      loss = tf.reduce_sum(tf.sigmoid(logits) * lengths) + slopes[1, 2, 3]
+    return [logits, slopes, *tape.gradient(loss, inputs)]
+
+  def with_two_tapes(draws):
+    tiled = features if apart else tf.tile(features[tf.newaxis], [3, 1, 1])
+    with tf.GradientTape() as tape:
+      tape.watch(tiled)
+      logits = layer(tiled, noise=draws, training=True)
+    return logits, tape.gradient(logits, tiled)
+
+  ours = gradients(
+    lambda draws: layer(features, noise=draws, training=True, slopes=True)
+  )
+  for mine, theirs in zip(ours, gradients(with_two_tapes)):
+    np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+    assert np.abs(mine).max() > 1e-3
+
+
+def test_multi_head_discriminator_slopes_in_half_precision(mixed_float16):
+  layer = _heads()
+  logits, slopes = layer(tf.ones([2, 6]), slopes=True)
+  assert logits.dtype == slopes.dtype == tf.float32
+  assert slopes.shape == [3, 2, 6]
+  kernels = [w.numpy() for w in layer.weights if 'kernel' in w.name]
+  # Of one head by hand: its ReLUs are open or shut.
+  x, matrix = np.ones(6), np.eye(6)
+  for kernel in kernels:
+    matrix = matrix @ kernel[1]
+    x = x @ kernel[1]
+    if kernel is not kernels[-1]:
+      matrix, x = matrix * (x > 0), np.maximum(x, 0.0)
+  np.testing.assert_allclose(slopes[1, 0], matrix[:, 0], atol=5e-3)
