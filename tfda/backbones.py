@@ -266,6 +266,46 @@ def mobilenet(image_size=224):
   return Backbone(network, normalise, pooling='average')
 
 
+def vgg16(image_size=224):
+  """VGG16 (Simonyan & Zisserman 2014) up to conv5_3, before its ReLU."""
+  return _vgg16(3, image_size)
+
+
+def vgg16_conv5_2(image_size=224):
+  """`vgg16` up to conv5_2, before its ReLU."""
+  return _vgg16(2, image_size)
+
+
+def vgg16_conv5_1(image_size=224):
+  """`vgg16` up to conv5_1, before its ReLU."""
+  return _vgg16(1, image_size)
+
+
+def _vgg16(last, image_size):
+  """Layers are named as in tf.keras.applications, whose ReLUs come with them.
+
+  Args:
+    last: number of the convolution in block 5 that makes the feature map.
+    image_size: side of the input in pixels.
+  """
+  inputs = tf.keras.layers.Input([image_size, image_size, 3])
+  x = inputs[..., ::-1]  # The published weights are for blue, green, red.
+  blocks = [(2, 64), (2, 128), (3, 256), (3, 512), (last, 512)]
+  for block, (convolutions, filters) in enumerate(blocks, start=1):
+    if block > 1:
+      x = tf.keras.layers.MaxPool2D(2, name=f'block{block - 1}_pool')(x)
+    for i in range(1, convolutions + 1):
+      activation = None if (block, i) == (5, last) else 'relu'
+      name = f'block{block}_conv{i}'
+      x = convolution.Conv2D(
+        filters, 3, padding='same', activation=activation, name=name
+      )(x)
+  network = tf.keras.Model(inputs, x, name='vgg16')
+  # They were trained on images less ImageNet's mean.
+  normalise = preprocessing.Normalise((123.68, 116.779, 103.939), 1.0)
+  return Backbone(network, normalise, pooling='average')
+
+
 def resnet18(image_size=224):
   """ResNet-18 v1 (keras-cv)."""
   return _resnet('basic_block', [2, 2, 2, 2], image_size)
@@ -313,6 +353,9 @@ _BACKBONES = {
     dann_svhn,
     dann_gtsrb,
     mobilenet,
+    vgg16,
+    vgg16_conv5_1,
+    vgg16_conv5_2,
     resnet18,
     resnet34,
     resnet50,

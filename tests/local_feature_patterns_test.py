@@ -1,0 +1,554 @@
+"""Local feature patterns: Eq. 1-9 by loops, the turns, the steps, the toy."""
+
+import glob
+import io
+import math
+import os
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+from tests import harness
+from tfda import backbones, errors, experiment, flag_config
+from tfda.evaluation import patterns
+from tfda.methods import local_feature_patterns
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SMALL = {'num_patterns': 4, 'local_units_1': 6, 'local_units_2': 5}
+
+
+def config(**changed):
+  return local_feature_patterns.Config(**{**SMALL, **changed})
+
+
+def make(chosen=None, **changed):
+  settings = harness.settings('local_feature_patterns', **changed)
+  return harness.Run(settings, chosen or config())
+
+
+def in_third_step(chosen):
+  """A run of small discriminators that tell the domains apart, begun there."""
+  run = make(chosen)
+  random = np.random.default_rng(0)
+  for player in run.model.discriminators.values():
+    for weight in player.weights:
+      weight.assign(weight + random.normal(0.0, 0.1, weight.shape))
+  run.model.begin_phase(run.phases[2], 0)
+  return run
+
+
+def first_batch(run):
+  return next(iter(run.batches(0, 1)))
+
+
+def softmax(x):
+  e = np.exp(x - np.max(x))
+  return e / e.sum()
+
+
+def perceptron(player, inputs):
+  """The probability of the source, of a row."""
+  weights = [np.float64(w) for w in player.weights]
+  for kernel, bias in zip(weights[:-2:2], weights[1:-2:2]):
+    inputs = np.maximum(inputs @ kernel + bias, 0.0)
+  (logit,) = inputs @ weights[-2] + weights[-1]
+  return 1.0 / (1.0 + math.exp(-logit))
+
+
+# The losses.
+
+
+@pytest.mark.parametrize('compared', ['logits', 'encoding'])
+def test_terms_are_those_of_equations_1_to_9(compared):
+  """In float64, image by image and position by position."""
+  # At this alpha_s the entropies of some positions are below m.
+  settings = config(
+    decay=3.0,
+    sparsity_decay=20.0,
+    sparsity_threshold=1.33,
+    dropout=0.0,
+    holistic_input=compared,
+  )
+  run = in_third_step(settings)
+  model, batch = run.model, first_batch(run)
+  centres = np.float64(model.netvlad.patterns)
+  kernel, bias = (np.float64(w) for w in model.classifier.weights)
+  d_h, d_l = (model.discriminators[name] for name in ('holistic', 'local'))
+  label, entropies = [], []
+  images = {'source': [], 'target': []}
+  positions = {'source': [], 'target': []}
+  for domain in ('source', 'target'):
+    maps = model.local_features(batch[domain]['image'], training=True)
+    for n, image in enumerate(np.float64(maps)):
+      sums = np.zeros_like(centres)
+      for feature in image.reshape(-1, image.shape[-1]):
+        distances = np.array([sum((feature - c) ** 2) for c in centres])
+        shares = softmax(-3.0 * distances)  # Eq. 1
+        for k, c in enumerate(centres):
+          sums[k] += shares[k] * (feature - c)  # Eq. 2
+        small = softmax(-20.0 * distances)
+        entropies.append(max(-sum(small * np.log(small)), 1.33))  # Eq. 3
+        a = int(np.argmax(shares))
+        residual = np.concatenate([feature - centres[a], np.eye(4)[a]])
+        positions[domain].append(perceptron(d_l, residual))
+      columns = [v / math.sqrt(sum(v**2)) for v in sums]
+      encoding = np.concatenate(columns) / math.sqrt(4.0)
+      logits = encoding @ kernel + bias
+      compared_row = logits if compared == 'logits' else encoding
+      images[domain].append(perceptron(d_h, compared_row))
+      if domain == 'source':
+        y = int(batch['source']['label'][n])
+        label.append(-math.log(softmax(logits)[y]))  # Eq. 8
+
+  def discriminator(p):
+    return -np.mean(np.log(p['source'])) - np.mean(
+      np.log(1.0 - np.array(p['target']))
+    )
+
+  expected = {
+    'label': np.mean(label),
+    'sparsity': np.mean(entropies),
+    'holistic_discriminator': discriminator(images),  # Eq. 4
+    'holistic': -np.mean(np.log(images['target'])),  # Eq. 5
+    'local_discriminator': discriminator(positions),  # Eq. 6
+    'local': -np.mean(np.log(positions['target'])),  # Eq. 7
+  }
+  assert 1.33 in entropies and max(entropies) > 1.34
+  total, terms = model.objective(batch, tf.constant(0.5))
+  assert set(terms) == set(model.LOSS_TERMS) == set(expected)
+  for name, value in expected.items():
+    np.testing.assert_allclose(terms[name], value, rtol=1e-4, err_msg=name)
+  np.testing.assert_allclose(
+    total,
+    expected['label']
+    + 0.2 * expected['holistic']
+    + 0.1 * expected['local']
+    + 0.1 * expected['sparsity'],  # Eq. 9
+    rtol=1e-5,
+  )
+
+
+# The turns of the players.
+
+
+def test_discriminators_take_their_turn_then_the_extractor():
+  """A step by hand: D by Eq. 4 and 6, then G by Eq. 9 against the new D."""
+  chosen = config(dropout=0.0)
+  ran, by_hand = in_third_step(chosen), in_third_step(chosen)
+  for run in (ran, by_hand):
+    run.model.step.assign(2)
+  model, batch = by_hand.model, next(iter(by_hand.batches(2, 3)))
+
+  def descend(name, total, tape, variables):
+    gradients = tape.gradient(total, variables)
+    largest = max(float(tf.reduce_max(tf.abs(g))) for g in gradients)
+    assert largest > 1e-4, name
+    for variable, gradient in zip(variables, gradients):
+      variable.assign_sub(0.01 * tf.convert_to_tensor(gradient))
+
+  players = [
+    weight
+    for player in model.discriminators.values()
+    for weight in player.trainable_variables
+  ]
+  others = [
+    *model.backbone.trainable_variables,
+    *model.netvlad.trainable_variables,
+    *model.classifier.trainable_variables,
+  ]
+  with tf.GradientTape() as tape:
+    _, terms = model.objective(batch, tf.constant(0.0))
+    total = terms['holistic_discriminator'] + terms['local_discriminator']
+  before = [value.numpy() for value in others]
+  descend('discriminators', total, tape, players)
+  for value, old in zip(others, before):
+    np.testing.assert_array_equal(value, old)
+  with tf.GradientTape() as tape:
+    total, _ = model.objective(batch, tf.constant(0.0))
+  descend('extractor', total, tape, others)
+
+  ran.model.begin_phase(ran.phases[2], 2)
+  ran.model.train_step(batch)
+  assert int(ran.model.step) == 3
+  for ours, expected in zip(
+    ran.model.trainable_variables, model.trainable_variables
+  ):
+    np.testing.assert_allclose(
+      ours, expected, rtol=1e-4, atol=1e-6, err_msg=ours.name
+    )
+
+
+def test_neither_player_s_update_reaches_the_other():
+  run = in_third_step(config())
+  model, batch = run.model, first_batch(run)
+  with tf.GradientTape(persistent=True) as tape:
+    outputs = model._outputs(batch)
+    turn = model._discriminate(outputs)
+    total = sum(turn.values())
+  extractor = list(run.phases[2].trainable)
+  assert tape.gradient(total, extractor) == [None] * len(extractor)
+  trained = {v.ref() for v in extractor}
+  players = {
+    weight.ref()
+    for player in model.discriminators.values()
+    for weight in player.weights
+  }
+  assert not trained & players
+  assert trained | players == {v.ref() for v in model.trainable_variables}
+
+
+# The three steps.
+
+
+def step_in(run, number):
+  """(names of the parts that a step moves, by how much the classifier)."""
+  model = run.model
+  parts = {
+    'extractor': model.backbone.trainable_variables,
+    'patterns': model.netvlad.trainable_variables,
+    'classifier': model.classifier.trainable_variables,
+    **{n: d.trainable_variables for n, d in model.discriminators.items()},
+  }
+  before = {name: [v.numpy() for v in part] for name, part in parts.items()}
+  model.begin_phase(run.phases[number], int(model.step))
+  terms = model.train_step(first_batch(run))
+  for name in ('holistic', 'local', *model.TURN):
+    assert (float(terms[name]) > 0) == (number == 2), name
+  assert (float(terms['sparsity']) > 0) == (number > 0)
+  moved = {
+    name: max(abs(v.numpy() - old).max() for v, old in zip(part, before[name]))
+    for name, part in parts.items()
+  }
+  return {name for name, most in moved.items() if most > 0}, moved['classifier']
+
+
+def test_three_steps_train_what_the_paper_says():
+  run = make(
+    config(classifier_share=0.25, fine_tuning_share=0.5, classifier_rate=50.0),
+    steps=8,
+    optimizer='adam',
+    learning_rate=1e-4,
+    learning_rate_alpha=0.0,
+  )
+  assert [(phase.name, phase.steps) for phase in run.phases] == [
+    ('classifier', 2),
+    ('fine_tuning', 3),
+    ('adaptation', 3),
+  ]
+  moved, by = step_in(run, 0)
+  assert moved == {'classifier'}
+  # Adam's first step is the learning rate: 50 times 1e-4.
+  assert by == pytest.approx(0.005, rel=1e-2)
+  assert run.model.scheduled(0.0) == {'learning_rate_factor': 50.0}
+  moved, by = step_in(run, 1)
+  assert moved == {'extractor', 'patterns', 'classifier'}
+  assert by == pytest.approx(1e-4, rel=1e-2)
+  assert run.model.scheduled(0.0) == {'learning_rate_factor': 1.0}
+  moved, _ = step_in(run, 2)
+  assert moved == {'extractor', 'patterns', 'classifier', 'holistic', 'local'}
+
+
+def test_frozen_layers_are_in_no_step():
+  run = make(freeze_until='pool1')
+  for phase, layers in zip(run.phases, (set(), {'conv2'}, {'conv2'})):
+    names = {variable.name.split('/')[0] for variable in phase.trainable}
+    assert names & {'conv1', 'conv2'} == layers
+
+
+def test_patterns_begin_as_centres_of_the_source_s_features():
+  run = make(config(num_patterns=6))
+  model = run.model
+  images = tf.constant(run.data['source', 'train'].images)
+  features = model.local_features(images, domain='source').numpy()
+  features = features.reshape(-1, features.shape[-1])
+  centres = model.netvlad.patterns.numpy()
+  distances = ((features[:, np.newaxis] - centres) ** 2).sum(axis=-1)
+  nearest = distances.argmin(axis=1)
+  for k, centre in enumerate(centres):
+    mean = features[nearest == k].mean(axis=0)
+    spread = features.std(axis=0).max()
+    np.testing.assert_allclose(centre, mean, atol=0.2 * spread)
+  whole = ((features - features.mean(axis=0)) ** 2).sum(axis=1).mean()
+  assert distances.min(axis=1).mean() < 0.5 * whole
+
+
+def test_a_run_makes_its_patterns_once(tmp_path, monkeypatch):
+  calls = []
+  adapt = local_feature_patterns.Method.adapt
+
+  def counted(self, batches):
+    batches = list(batches)
+    calls.append(sum(len(batch['source']['index']) for batch in batches))
+    adapt(self, batches)
+
+  monkeypatch.setattr(local_feature_patterns.Method, 'adapt', counted)
+  settings = experiment.Experiment(
+    method='local_feature_patterns',
+    source='optdigits',
+    target='optdigits_m',
+    image_size=8,
+    batch_size=100,
+    steps=1,
+    run_dir=str(tmp_path / 'run'),
+  )
+  path = experiment.train(settings, config())
+  assert calls == [1300]  # 1,297 images.
+  os.remove(os.path.join(path, 'results.json'))
+  experiment.train(settings, config())
+  assert len(calls) == 1
+
+
+# The rows of the tables.
+
+
+def test_holistic_row_has_no_local_discriminator():
+  run = make(config(local_weight=0.0))
+  assert set(run.model.discriminators) == {'holistic'}
+  _, terms = run.model.objective(first_batch(run), tf.constant(0.0))
+  assert terms['holistic'] > 0 and terms['local'] == 0
+
+
+def test_unadapted_row_sees_the_source_alone():
+  run = make(config(holistic_weight=0.0, local_weight=0.0))
+  assert [phase.name for phase in run.phases] == ['classifier', 'fine_tuning']
+  assert sum(phase.steps for phase in run.phases) == 4
+  assert not run.model.discriminators and run.model.STREAMS == ('source',)
+  assert len(run.optimizers) == 2
+
+
+def test_without_patterns_the_pooled_feature_is_classified():
+  chosen = config(num_patterns=0, local_weight=0.0, sparsity_weight=0.0)
+  run = make(chosen)
+  model = run.model
+  images = run.data['target', 'test'].images[:5]
+  outputs = model.infer(tf.constant(images))
+  pooled = model.backbone(tf.constant(images)).numpy()
+  np.testing.assert_allclose(outputs['features'], pooled, atol=1e-6)
+  kernel, bias = (w.numpy() for w in model.classifier.weights)
+  np.testing.assert_allclose(
+    outputs['logits'], pooled @ kernel + bias, atol=1e-5
+  )
+
+
+def test_published_widths():
+  run = harness.Run(harness.settings('local_feature_patterns'))
+  shapes = {
+    name: [w.shape.as_list() for w in player.weights[::2]]
+    for name, player in run.model.discriminators.items()
+  }
+  assert shapes == {
+    'holistic': [[2, 768], [768, 1536], [1536, 1]],
+    'local': [[48 + 32, 2048], [2048, 4096], [4096, 1]],
+  }
+  assert [w.shape.as_list() for w in run.model.classifier.weights] == [
+    [32 * 48, 2],
+    [2],
+  ]
+
+
+def test_features_of_length_one():
+  run = make(config(normalise_features=True))
+  images = tf.constant(run.data['source', 'test'].images[:5])
+  plain = run.model.backbone.feature_map(images).numpy()
+  length = np.sqrt((plain**2).sum(axis=-1, keepdims=True))
+  features = run.model.local_features(images)
+  np.testing.assert_allclose(features, plain / length, atol=1e-5)
+
+
+def test_statistics_of_each_domain():
+  run = make(backbone='dann_mnist_domain_norm')
+  run.model.objective(first_batch(run), tf.constant(0.0))
+  norms = [
+    network.get_layer('batch_norm1').moving_mean.numpy()
+    for network in (
+      run.model.backbone.source_network,
+      run.model.backbone.network,
+    )
+  ]
+  assert np.abs(norms[0] - norms[1]).max() > 1e-3
+
+
+def test_half_precision_at_the_published_decay():
+  settings = harness.settings(
+    'local_feature_patterns', mixed_precision='float16'
+  )
+  with experiment.precision(settings):
+    run = harness.Run(settings, config())
+    run.model.begin_phase(run.phases[2], 0)
+    terms = tf.function(run.model.train_step)(first_batch(run))
+  assert np.isfinite(list(terms.values())).all()
+  assert all(np.isfinite(v).all() for v in run.model.trainable_variables)
+  scaled = tf.keras.mixed_precision.LossScaleOptimizer
+  assert all(isinstance(optimizer, scaled) for optimizer in run.optimizers)
+  first = run.optimizers[0].inner_optimizer
+  kernel = run.model.classifier.weights[0]
+  assert first._multipliers[first._var_key(kernel)] == 100.0
+
+
+@pytest.mark.parametrize(
+  'changed, message',
+  [
+    ({'num_patterns': 0}, 'num_patterns=0 leaves nothing to assign to'),
+    ({'num_patterns': -1}, 'num_patterns=-1 is below 0'),
+    ({'dropout': 1.0}, 'dropout=1.0 is above 0.99'),
+    ({'holistic_input': 'logit'}, 'did you mean logits'),
+  ],
+)
+def test_settings_that_do_not_fit_are_refused(changed, message):
+  with pytest.raises(errors.UsageError, match=message):
+    local_feature_patterns.Config(**changed)
+
+
+@pytest.mark.parametrize(
+  'changed', [{'bottleneck': 4}, {'classifier_dropout': 0.5}]
+)
+def test_another_classifier_is_refused(changed):
+  with pytest.raises(errors.UsageError, match='takes no --bottleneck'):
+    make(**changed)
+
+
+def flag_files():
+  files = glob.glob(f'{ROOT}/flags/*/local_feature_patterns*.flags')
+  return sorted(os.path.relpath(path, ROOT) for path in files)
+
+
+def test_flag_files_of_the_paper_have_its_settings(monkeypatch):
+  monkeypatch.chdir(ROOT)
+  tables = {}
+  for path in flag_files():
+    with open(path) as file:
+      first = file.readline()
+    if 'Table' not in first:
+      continue
+    settings, chosen, _, _ = flag_config.parse_experiment(
+      [f'--flagfile={path}']
+    )
+    table = first.split('Table ')[1][0]
+    tables.setdefault(table, []).append((settings, chosen))
+    assert settings.backbone.startswith('vgg16') and settings.bottleneck == 0
+    assert settings.optimizer == 'adam' and settings.learning_rate_alpha == 0
+    assert settings.learning_rate == 1e-4
+    assert settings.learning_rate * chosen.classifier_rate == 0.01
+    assert (chosen.sparsity_decay, chosen.sparsity_threshold) == (0.005, 0.02)
+    assert (chosen.decay, chosen.dropout) == (5000.0, 0.5)
+  rows = {table: len(found) for table, found in tables.items()}
+  assert rows == {'1': 8, '2': 24, '3': 12, '4': 8, '5': 16}
+  weights = {
+    table: {
+      (c.holistic_weight, c.local_weight, c.sparsity_weight) for _, c in found
+    }
+    for table, found in tables.items()
+  }
+  both, holistic = (0.2, 0.1, 0.1), (0.2, 0.0, 0.1)
+  assert weights['1'] == weights['2'] == {both, holistic}
+  assert weights['3'] == {both, holistic, (0.0, 0.0, 0.1)}
+  assert {s.target_classes for s, _ in tables['3']} == {'first25'}
+  assert {s.backbone for s, _ in tables['4']} == {
+    'vgg16_conv5_1',
+    'vgg16_conv5_2',
+  }
+  assert {(c.num_patterns, c.local_units_1) for _, c in tables['5']} == {
+    (0, 2048),
+    (8, 2048),
+    (16, 2048),
+    (64, 4096),
+  }
+
+
+# VGG16.
+
+
+def test_vgg16_is_that_of_keras_before_the_last_relu(tmp_path):
+  keras = tf.keras.applications.VGG16(
+    include_top=False, weights=None, input_shape=(32, 32, 3)
+  )
+  path = str(tmp_path / 'vgg16.weights.h5')
+  keras.save_weights(path)
+  images = np.random.default_rng(0).integers(0, 256, [2, 32, 32, 3])
+  inputs = tf.keras.applications.vgg16.preprocess_input(np.float32(images))
+  for name, last in [
+    ('vgg16', 'block5_conv3'),
+    ('vgg16_conv5_1', 'block5_conv1'),
+  ]:
+    backbone = backbones.load(name, path, 32)
+    feature_map = backbone.feature_map(images).numpy()
+    expected = tf.keras.Model(keras.input, keras.get_layer(last).output)(inputs)
+    assert feature_map.min() < 0 < expected.numpy().max()
+    scale = expected.numpy().max()
+    np.testing.assert_allclose(
+      np.maximum(feature_map, 0.0) / scale, expected / scale, atol=1e-5
+    )
+  names = [
+    layer.name
+    for layer in backbones.load('vgg16_conv5_2', 'none', 32).network.layers
+  ]
+  assert names[-3:] == ['block4_pool', 'block5_conv1', 'block5_conv2']
+
+
+# Pictures.
+
+
+def test_picture_has_a_colour_a_pattern_over_both_domains():
+  run = make(config())
+  images = {
+    side: run.data[side, 'test'].images[:3] for side in ('source', 'target')
+  }
+  chosen = {
+    side: patterns.assign(run.model, batch, side)
+    for side, batch in images.items()
+  }
+  for side, batch in images.items():
+    features = run.model.local_features(batch, domain=side).numpy()
+    centres = run.model.netvlad.patterns.numpy()
+    distances = ((features[..., np.newaxis, :] - centres) ** 2).sum(axis=-1)
+    nearest = distances.argmin(axis=-1)
+    np.testing.assert_array_equal(chosen[side], nearest)
+  png = patterns.draw(images, chosen, num_patterns=4)
+  assert min(PIL.Image.open(io.BytesIO(png)).size) > 300
+
+  def colours(assignment):
+    """Those of a black image's left and right half."""
+    png = patterns.draw(
+      {'source': np.zeros([1, 8, 8, 3], np.uint8)},
+      {'source': np.array([assignment])},
+      num_patterns=8,
+    )
+    pixels = np.asarray(PIL.Image.open(io.BytesIO(png)).convert('RGB'))
+    found = [
+      tuple(colour)
+      for column in pixels.transpose(1, 0, 2)
+      for colour, count in zip(*np.unique(column, axis=0, return_counts=True))
+      # Half-transparent over black, in blocks.
+      if count > 40 and 100 < colour.max() < 140
+    ]
+    return list(dict.fromkeys(found))
+
+  assert len(colours([[3, 3]])) == 1
+  left, right = colours([[3, 5]])
+  assert colours([[5, 3]]) == [right, left]
+
+
+def test_picture_needs_an_assignment_for_every_image():
+  images = {'source': np.zeros([2, 8, 8, 3], np.uint8)}
+  for assignments in ({}, {'source': np.zeros([1, 2, 2])}):
+    with pytest.raises(ValueError, match='not an assignment for each'):
+      patterns.draw(images, assignments, 4)
+
+
+# The toy problem.
+
+
+def test_solves_the_toy_problem():
+  """Which source_only does not: tests/source_only_test.py."""
+  run = make(
+    config(num_patterns=8, local_units_1=32, classifier_rate=10.0),
+    optimizer='adam',
+    learning_rate=0.001,
+    steps=75,
+    batch_size=32,
+  )
+  run.train(75)
+  assert run.accuracy('source') > 0.95
+  assert run.accuracy('target') > 0.95
