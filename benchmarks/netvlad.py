@@ -66,7 +66,7 @@ def _largest_tensor(step):
 
 
 def _peak_growth(step):
-  """MiB by which a step raises the process's resident memory at most (Linux)."""
+  """MiB by which a step raises the resident memory at most (Linux)."""
 
   def resident(name):
     with open('/proc/self/status') as file:
