@@ -168,12 +168,27 @@ def test_one_class_in_two_spellings(tmp_path, other):
   assert f'{min("Bike", other)} and {max("Bike", other)}' in message
 
 
-def test_images_beside_class_folders_are_not_lost(tmp_path):
-  write_images(tmp_path, {'cat/1.png': 1, 'x.png': 2, 'y.jpg': 3})
-  message = refused(f'folder:{tmp_path}', 'train', 4)
-  assert '2 images lie beside folders, x.png, y.jpg' in message
-  write_images(tmp_path, {'s/train/1.png': 1, 's/test/1.png': 1, 's/x.png': 1})
-  assert 'beside folders' in refused(f'folder:{tmp_path}/s', 'train', 4)
+def test_images_beside_folders_are_listed_as_skipped(tmp_path):
+  write_images(tmp_path, {'cat/1.png': 1, 'y.jpg': 3, 'x.png': 2})
+  domain = load(f'folder:{tmp_path}')
+  assert reds(domain) == [1] and domain.class_names == ('cat',)
+  reason = 'lies beside folders, in none of them'
+  assert domain.skipped == (
+    (f'{tmp_path}/x.png', reason),
+    (f'{tmp_path}/y.jpg', reason),
+  )
+
+
+@pytest.mark.parametrize('folder', ['a/', ''])
+def test_images_beside_splits_are_listed_as_skipped(tmp_path, folder):
+  write_images(
+    tmp_path,
+    {'x.png': 1, f'train/{folder}1.png': 2, f'test/{folder}1.png': 3},
+  )
+  for split, red in (('train', 2), ('test', 3)):
+    domain = load(f'folder:{tmp_path}', split)
+    assert reds(domain) == [red]
+    assert [path for path, _ in domain.skipped] == [f'{tmp_path}/x.png']
 
 
 @pytest.mark.parametrize('others', ['train val', 'train test val'])

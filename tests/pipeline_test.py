@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfda import errors
+from tfda import errors, experiment
 from tfda.data import domains, pipeline
 
 
@@ -407,3 +407,20 @@ def test_stored_features_take_the_place_of_images():
     np.testing.assert_array_equal(
       batch['source']['image'][:, 0], 10 * batch['source']['index']
     )
+
+
+class _Lost(_OnDisk):
+  def __getitem__(self, index):
+    raise errors.RunError('cache/rows.bin is cut off; run it again')
+
+
+def test_images_that_cannot_be_read_in_training_are_one_line():
+  lost = dataclasses.replace(
+    _pictures('a', 5), images=_Lost(_pictures('a', 5).images)
+  )
+  with pytest.raises(tf.errors.OpError) as raised:
+    _elements(source=lost)
+  error = experiment._unread(raised.value)
+  assert isinstance(error, errors.RunError)
+  assert str(error) == 'cache/rows.bin is cut off; run it again'
+  assert experiment._unread(tf.errors.UnknownError(None, None, 'else')) is None

@@ -446,8 +446,14 @@ def _fit(experiment, model, data, last_step, strategy, trainer):
       callbacks=[trainer],
       verbose=0,
     )
-  except tf.errors.InvalidArgumentError as error:
-    raise _not_finite(model, error) or error from error
+  except tf.errors.OpError as error:
+    raise _not_finite(model, error) or _unread(error) or error from error
+
+
+def _unread(error):
+  """The RunError for images that could not be read; None for another error."""
+  found = re.search(r'\b(?:RunError|UsageError|BadImage): (.+)', str(error))
+  return found and errors.RunError(found.group(1))
 
 
 def _not_finite(model, error):

@@ -215,7 +215,8 @@ def reading(checkpoint):
 def write(path, text):
   """Writes a text file at once: readers see the old one or the new one."""
   temporary = f'{path}.new'
-  with open(temporary, 'w') as file:
+  # Names of files need not be Unicode.
+  with open(temporary, 'w', encoding='utf-8', errors='surrogateescape') as file:
     file.write(text)
     file.flush()
     os.fsync(file.fileno())

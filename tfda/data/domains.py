@@ -42,7 +42,7 @@ class Domain:
     labels: int32 [N] in [0, C), or None.
     class_names: C names, or () where there are no labels.
     transductive: whether the other split is the same images.
-    skipped: ((path, reason), ...) of bad images that were left out.
+    skipped: ((path, reason), ...) of image files that were left out.
     features: float32 [N * copies, ...], what the frozen part of a network makes
       of every image, copies a time (frozen.cached); None if not stored.
   """
@@ -154,7 +154,7 @@ def _of_files(name, split, listing, image_size, reading):
     labels,
     listing.class_names,
     listing.transductive,
-    skipped,
+    listing.skipped + skipped,
   )
 
 
@@ -168,6 +168,7 @@ def check_classes(source, target):
     return
   only_source = sorted(set(source.class_names) - set(target.class_names))
   only_target = sorted(set(target.class_names) - set(source.class_names))
+  common = set(source.class_names) & set(target.class_names)
   same_name = source.name == target.name
   sides = [
     f'{files.shown(domain.name)}{f" ({domain.split})" if same_name else ""}'
@@ -181,7 +182,7 @@ def check_classes(source, target):
   ]
   if alike:
     advice = f'; one class in two spellings: {", ".join(alike)}'
-  elif only_target and not same_name:
+  elif only_target and not same_name and common:
     advice = '; --target_classes restricts a target to some of its classes'
   elif not only_source and not only_target:
     advice = '; the order differs'

@@ -21,12 +21,14 @@ class Listing:
     labels: int32 [N] in [0, C), or None.
     class_names: C names, or () where there are no labels.
     transductive: whether the other split is the same files.
+    skipped: ((path, reason), ...) of image files that are left out.
   """
 
   paths: tuple[str, ...]
   labels: Optional[np.ndarray]
   class_names: tuple[str, ...]
   transductive: bool = False
+  skipped: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

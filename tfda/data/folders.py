@@ -21,6 +21,7 @@ images, as in the papers.
 """
 
 import collections
+import dataclasses
 import functools
 import os
 
@@ -42,36 +43,40 @@ def _folder(path, split, data_dir):
   name = f'folder:{files.shown(path)}'
   if not os.path.isdir(path):
     raise errors.UsageError(f'{name}: no such folder')
-  class_names = _subfolders(name, path)
-  transductive = set(class_names) != set(files.SPLITS)
+  names, beside = _subfolders(name, path)
+  transductive = set(names) != set(files.SPLITS)
   if not transductive:
     path = os.path.join(path, split)
-    class_names = _subfolders(name, path)
-  elif len(_SPLIT_NAMES.intersection(class_names)) > 1:
+  elif len(_SPLIT_NAMES.intersection(names)) > 1:
     raise errors.UsageError(
-      f'{name}: holds {_series(class_names)}; a folder with splits holds train '
-      'and test alone'
+      f'{name}: holds {_series(names)}; a folder with splits holds train and '
+      'test alone'
     )
-  if class_names:
-    return _class_folders(name, path, transductive)
+  if _subfolders(name, path)[0]:
+    listing = _class_folders(name, path)
+    skipped = listing.skipped if transductive else beside + listing.skipped
+    return dataclasses.replace(
+      listing, transductive=transductive, skipped=skipped
+    )
   paths = images.find(path)
   if not paths:
     raise errors.UsageError(
       f'{name}: no images; they end in {", ".join(images.EXTENSIONS)}'
     )
-  return files.Listing(tuple(paths), None, (), transductive)
+  skipped = () if transductive else beside
+  return files.Listing(tuple(paths), None, (), transductive, skipped)
 
 
-def _class_folders(name, path, transductive=True):
+def _class_folders(name, path):
   """The Listing of a folder whose sub-folders are classes."""
-  class_names = _subfolders(name, path)
+  class_names, beside = _subfolders(name, path)
   found = [images.find(os.path.join(path, c)) for c in class_names]
   labels = np.repeat(np.arange(len(found)), [len(paths) for paths in found])
   paths = [path for class_paths in found for path in class_paths]
-  return _listing(name, paths, labels, class_names, transductive)
+  return _listing(name, paths, labels, class_names, beside)
 
 
-def _listing(name, paths, labels, class_names, transductive=True):
+def _listing(name, paths, labels, class_names, skipped=()):
   by_likeness = collections.defaultdict(list)
   for class_name in class_names:
     by_likeness[files.alike(class_name)].append(class_name)
@@ -90,33 +95,27 @@ def _listing(name, paths, labels, class_names, transductive=True):
       else f'{name}: no class folders'
     )
   return files.Listing(
-    tuple(paths), labels.astype(np.int32), tuple(class_names), transductive
+    tuple(paths), labels.astype(np.int32), tuple(class_names), True, skipped
   )
 
 
 def _subfolders(name, path):
-  """Names of the folders in a folder, sorted.
-
-  Raises:
-    UsageError: there are images beside them, which would be lost.
-  """
+  """Returns (names of the folders in a folder; images beside them, skipped)."""
   try:
     entries = [e for e in os.scandir(path) if not e.name.startswith('.')]
-    found = sorted(entry.name for entry in entries if entry.is_dir())
+    names = sorted(entry.name for entry in entries if entry.is_dir())
   except OSError as error:
     raise errors.UsageError(
       f'{name}: {files.shown(error.filename)}: {error.strerror}'
     ) from error
   beside = sorted(
-    e.name for e in entries if e.name.lower().endswith(images.EXTENSIONS)
+    entry.path
+    for entry in entries
+    if entry.name not in names
+    and entry.name.lower().endswith(images.EXTENSIONS)
   )
-  beside = [image for image in beside if image not in found]
-  if found and beside:
-    raise errors.UsageError(
-      f'{name}: {len(beside)} images lie beside folders, {_series(beside[:3])} '
-      'for one; move them into a folder or away'
-    )
-  return found
+  reason = 'lies beside folders, in none of them'
+  return names, tuple((image, reason) for image in beside)
 
 
 def _series(names):

@@ -38,14 +38,13 @@ of the extractor's layers train (--freeze_until; the paper: the last two).
 Deviations:
 * Eq. 3 is not as printed (losses.assignment_sparsity). It is of the source in
   the second step, of both domains in the third; the paper does not say.
-* a_ij enters D_l one-hot, beside the residual; the paper does not say how.
 * Features keep their length, before the ReLU. On icon_home with MobileNet the
   two nearest ||F - c||^2 are about 1,700 and 2,000, and H at alpha_s = 0.005 is
   1.5; of features of length 1 (`normalise_features`) it is ln 32, and L_s idle.
-* k-means is of the source's features; the paper names no domain.
 * D_h sees the logits ("activations of the classification layer"), or V_h.
-* Not in the paper: the discriminators' ReLUs, their learning rate (that of the
-  rest) and that theirs is the first turn; the lengths of the three steps.
+* Not in the paper: that V is normalised by column, then whole; that k-means is
+  of the source; that a_ij enters D_l one-hot, beside the residual; that the
+  discriminators have ReLUs, the learning rate of the rest and the first turn.
 * Without patterns (K = 0 in Table 5), the pooled feature is classified.
 """
 
