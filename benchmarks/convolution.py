@@ -20,7 +20,8 @@ from tfda.layers import convolution
 _ROUNDS = 30
 
 
-def _stock(images, kernel):
+def stock(images, kernel):
+  """`convolve` with the gradients of TensorFlow."""
   return tf.nn.conv2d(images, kernel, 1, 'SAME')
 
 
@@ -46,7 +47,7 @@ def main():
     for shape in ([5, 5, 3, 32], [5, 5, 32, 48])
   ]
   steps = {
-    'stock': _step(_stock, images, kernels),
+    'stock': _step(stock, images, kernels),
     'ours': _step(convolution.convolve, images, kernels),
   }
   gradients = {name: step() for name, step in steps.items()}

@@ -74,7 +74,7 @@ class Run:
         self.data['target', 'train'].images,
       )
       if hasattr(self.model, 'adapt'):
-        self.model.adapt(self.batches(0, 512 // trained.batch_size))
+        self.model.adapt(self.batches(0, 16))
       self.phases = self.model.phases(
         trained.steps,
         lambda: experiment.make_optimizer(trained, self.model),

@@ -420,6 +420,22 @@ def test_convolve_gradients_by_hand():
   np.testing.assert_allclose(to_kernel[:, :, 0, 0], expected)
 
 
+def test_network_with_fast_gradients_is_the_network():
+  layers = tf.keras.layers
+  inputs = layers.Input([8, 8, 3])
+  x = layers.Conv2D(4, 3, strides=2, name='strided')(inputs)
+  x = layers.BatchNormalization(name='norm')(x)
+  x = layers.Conv2D(5, 1, padding='same', name='pointwise')(x)
+  network = tf.keras.Model(inputs, x, name='theirs')
+  ours = convolution.with_fast_gradients(network)
+  assert [w.name for w in ours.weights] == [w.name for w in network.weights]
+  assert type(ours.get_layer('pointwise')) is convolution.Conv2D
+  assert type(ours.get_layer('norm')) is layers.BatchNormalization
+  ours.set_weights(network.get_weights())
+  images = _normal(2, 8, 8, 3)
+  np.testing.assert_array_equal(ours(images), network(images))
+
+
 def test_convolve_second_derivative():
   images = tf.constant(_normal(2, 5, 7, 2))
   kernel = tf.constant(_normal(3, 3, 2, 3, seed=1))

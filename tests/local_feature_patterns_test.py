@@ -260,8 +260,10 @@ def test_frozen_layers_are_in_no_step():
 def test_patterns_begin_as_centres_of_the_source_s_features():
   run = make(config(num_patterns=6))
   model = run.model
-  images = tf.constant(run.data['source', 'train'].images)
-  features = model.local_features(images, domain='source').numpy()
+  batches = [batch['source']['image'] for batch in run.batches(0, 16)]
+  features = model.local_features(
+    tf.concat(batches, 0), domain='source'
+  ).numpy()
   features = features.reshape(-1, features.shape[-1])
   centres = model.netvlad.patterns.numpy()
   distances = ((features[:, np.newaxis] - centres) ** 2).sum(axis=-1)

@@ -261,6 +261,7 @@ def mobilenet(image_size=224):
   network = tf.keras.applications.MobileNet(
     input_shape=(image_size, image_size, 3), include_top=False, weights=None
   )
+  network = convolution.with_fast_gradients(network)
   # Its weights were trained on images in [-1, 1].
   normalise = preprocessing.Normalise((127.5,) * 3, 1.0 / 127.5)
   return Backbone(network, normalise, pooling='average')
@@ -338,6 +339,7 @@ def _resnet(block_type, blocks, image_size):
     input_shape=(image_size, image_size, 3),
     block_type=block_type,
   )
+  network = convolution.with_fast_gradients(network)
   normalise = preprocessing.Normalise(
     [255.0 * mean for mean in _IMAGENET_MEAN],
     [1.0 / (255.0 * stddev) for stddev in _IMAGENET_STDDEV],

@@ -8,8 +8,9 @@ than its forward kernel. Both gradients are convolutions themselves:
   dk[a, i, o] = sum_{n, p}  x[n, p + a - r, i] dy[n, p, o]      batch as channel
 
 (one spatial axis written, r = (size - 1) / 2), so the forward kernel can do
-them. benchmarks/convolution.py measures what that saves. On a GPU the stock
-gradients are the fast ones and are used.
+them; a kernel of size 1 is a matrix, and so are its gradients' products.
+benchmarks/convolution.py measures what that saves. On a GPU the stock gradients
+are the fast ones and are used.
 """
 
 import tensorflow as tf
@@ -28,6 +29,15 @@ def convolve(images, kernel):
   """
   radius = kernel.shape[0] // 2
 
+  def matrix_gradient(upstream):
+    rows, matrix = _rows(upstream), _rows(kernel)
+    to_images = tf.matmul(rows, matrix, transpose_b=True)
+    to_kernel = tf.matmul(_rows(images), rows, transpose_a=True)
+    return (
+      tf.reshape(to_images, tf.shape(images)),
+      tf.reshape(to_kernel, kernel.shape),
+    )
+
   def gradient(upstream):
     flipped = tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2])
     to_images = tf.nn.conv2d(upstream, flipped, 1, 'SAME')
@@ -40,7 +50,13 @@ def convolve(images, kernel):
     )
     return to_images, tf.transpose(to_kernel, [1, 2, 0, 3])
 
-  return tf.nn.conv2d(images, kernel, 1, 'SAME'), gradient
+  outputs = tf.nn.conv2d(images, kernel, 1, 'SAME')
+  return outputs, gradient if radius else matrix_gradient
+
+
+def _rows(x):
+  """[..., D] -> [N, D]."""
+  return tf.reshape(x, [-1, x.shape[-1]])
 
 
 class Conv2D(tf.keras.layers.Conv2D):
@@ -59,3 +75,18 @@ class Conv2D(tf.keras.layers.Conv2D):
     if applies:
       return convolve(inputs, kernel)
     return super().convolution_op(inputs, kernel)
+
+
+def with_fast_gradients(network):
+  """A copy of a functional model, of new weights, with `Conv2D` of this file.
+
+  For networks that others have made; names of layers and weights stay.
+  """
+
+  def copy(layer):
+    made = Conv2D if type(layer) is tf.keras.layers.Conv2D else type(layer)
+    return made.from_config(layer.get_config())
+
+  # Not a subclass, which might be made otherwise.
+  plain = tf.keras.Model(network.input, network.output, name=network.name)
+  return tf.keras.models.clone_model(plain, clone_function=copy)
