@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tests import harness
 from tfda import errors, flag_config, losses
+from tfda.evaluation import figures, gradients
 from tfda.layers import discriminators
 from tfda.methods import gsda
 
@@ -297,6 +298,8 @@ def test_terms_and_gradients_are_those_of_equations_14_to_17():
     'group': by_head[1] + by_head[2],
     'class': by_head[3] + by_head[4],
     'synchronization': synchronization,
+    'group_class_gap': (gaps[0] + gaps[1]) / 2 / 16,
+    'domain_group_gap': abs(norms[0] - norms[1] - norms[2]) / 16,
     'domain_gradient': norms[0] / 16,
     'group_gradient': (norms[1] + norms[2]) / 16,
     'class_gradient': (norms[3] + norms[4]) / 16,
@@ -367,7 +370,20 @@ def test_levels_that_are_off_have_no_heads_and_terms_of_zero(
   for level in ('domain', 'group', 'class'):
     assert (terms[level] == 0) == (level in silent)
     assert (terms[f'{level}_gradient'] == 0) == (level in silent)
-  assert terms['synchronization'] == 0
+  for name in ('synchronization', 'group_class_gap', 'domain_group_gap'):
+    assert terms[name] == 0
+
+
+def test_gaps_are_squared_where_the_loss_is():
+  run = confident_run(squared=True, confidence_threshold=0.0)
+  batch = next(iter(run.batches(0, 1)))
+  _, terms = run.model.objective(batch, tf.constant(0.5))
+  gap = (terms['domain_gradient'] - terms['group_gradient']) ** 2
+  assert gap > 1e-4
+  np.testing.assert_allclose(terms['domain_group_gap'], gap, rtol=1e-5)
+  np.testing.assert_allclose(
+    terms['group_class_gap'], terms['synchronization'] - gap, rtol=1e-4
+  )
 
 
 def test_global_level_alone_is_dann_s_domain_loss():
@@ -407,6 +423,138 @@ def test_levels_that_make_no_sense_are_refused(changed, message):
 def test_more_groups_than_classes_are_refused():
   with pytest.raises(errors.UsageError, match='--gsda.groups=3: there are 2'):
     confident_run(groups=3)
+
+
+# Pictures.
+
+
+def test_pictures_are_of_the_gradients_of_every_level(monkeypatch):
+  # With dropout, which they leave out.
+  run = confident_run(discriminator_dropout=0.5)
+  model = run.model
+  drawn = {}
+  monkeypatch.setattr(
+    gradients, 'draw', lambda *x: drawn.setdefault('gradients', x)
+  )
+  monkeypatch.setattr(
+    figures, 'histogram', lambda *x, **y: drawn.setdefault('weights', (x, y))
+  )
+  made = model.pictures(run.data)
+  made['gradients'].draw()
+  made['weights'].draw()
+
+  rows = np.random.default_rng(0).permutation(512)[:256]
+  source, target = (run.data[side, 'train'] for side in ('source', 'target'))
+  features = model.features(
+    tf.constant(np.concatenate([source.images[rows], target.images[rows]]))
+  )
+  probabilities = tf.nn.softmax(model.classifier(features[256:])).numpy()
+  confident = probabilities.max(axis=1) >= 0.505
+  assert 0 < confident.sum() < 256
+  of_class = np.concatenate(
+    [np.eye(2)[source.labels[rows]], probabilities * confident[:, None]]
+  ).T
+  of_group = of_class[np.argsort(model.class_to_group)]
+  p = np.concatenate([of_class.sum(axis=0)[None], of_group, of_class])
+  tiled = tf.tile(features[tf.newaxis], [5, 1, 1])
+  with tf.GradientTape() as tape:
+    tape.watch(tiled)
+    logits = model.discriminators(tiled)
+    signs = np.repeat([-1.0, 1.0], 256)
+    loss = np.float32(p) * tf.nn.softplus(np.float32(signs) * logits)
+  lengths = tf.norm(tape.gradient(loss, tiled), axis=2).numpy()
+  norms = lengths.mean(axis=1)
+  of_domain, of_groups = drawn['gradients']
+  np.testing.assert_allclose(of_domain[0], norms[0], rtol=1e-4)
+  np.testing.assert_allclose(of_domain[1], norms[1:3], rtol=1e-4)
+  for q, (norm, parts) in enumerate(of_groups):
+    np.testing.assert_allclose(norm, norms[1 + q], rtol=1e-4)
+    (k,) = np.flatnonzero(model.class_to_group == q)
+    np.testing.assert_allclose(parts, norms[3 + k : 4 + k], rtol=1e-4)
+  told = made['gradients'].caption()
+  assert 'features of 256 training images of each domain' in told
+  assert f'domain {norms[0]:.3g}, all groups {norms[1:3].sum():.3g} ' in told
+  # The weights: all of them behind, of the confident in front.
+  (weights, names, _), behind = drawn['weights']
+  assert names == ('level', 'upright')
+  np.testing.assert_allclose(weights, of_class[:, 256:].mean(axis=1), rtol=1e-5)
+  np.testing.assert_allclose(
+    behind['behind'], probabilities.mean(axis=0), rtol=1e-5
+  )
+  told = made['weights'].caption()
+  assert f'dark of the {confident.mean():.0%} whose' in told
+
+
+def test_caption_names_the_group_that_is_farthest_from_its_classes():
+  pull = gradients._Pull(
+    domain=np.array([4.0]),
+    groups=np.array([2.0, 1.0]),
+    classes=np.array([0.5, 1.0, 1.0, 0.4]),
+    probabilities=np.array([[0.97, 0.01, 0.01, 0.01], [0.5, 0.5, 0.0, 0.0]]),
+    confident=np.array([1.0, 0.0]),
+  )
+  names = ('cup', 'pen', 'bag', 'bike')
+  told = gradients._gaps(pull, np.array(CLASS_TO_GROUP), names)
+  # 4 and 3: a quarter. 2 and 0.9: 55%; 1 and 2: 50%.
+  assert 'domain 4, all groups 3 (25% apart)' in told
+  assert '52% apart on average, most of all group 1 (cup, bike): 2 and' in told
+  assert told.endswith(': 2 and 0.9.')
+  told = gradients._believed(pull, names, 0.9)
+  # Of 0.485, 0.005, 0.005 and 0.005 three are below a tenth of a quarter.
+  assert 'dark of the 50% whose' in told
+  assert '3 of 4 classes (pen, bag, bike) have less' in told
+  assert gradients.apart(0.0, 0.0) == 0.0 and gradients.apart(1.0, 4.0) == 0.75
+
+
+def test_bars_are_levels_beside_the_stacks_of_their_parts(monkeypatch):
+  from matplotlib import figure as matplotlib_figure
+
+  made = matplotlib_figure.Figure(layout='constrained')
+  monkeypatch.setattr(figures, 'png', lambda draw, size: draw(made))
+  gradients.draw(
+    (4.0, np.array([2.0, 1.0])),
+    [(2.0, np.array([0.5, 0.25])), (1.0, np.array([1.5]))],
+  )
+  domain, groups = (
+    [
+      (b.get_x() < round(b.get_x() + 0.2), b.get_y(), b.get_height())
+      for b in axes.patches
+    ]
+    for axes in made.axes
+  )
+  # (left of the middle, bottom, height).
+  assert domain == [(True, 0, 4.0), (False, 0.0, 2.0), (False, 2.0, 1.0)]
+  assert groups == [
+    *((True, 0, 2.0), (True, 0, 1.0)),
+    *((False, 0.0, 0.5), (False, 0.5, 0.25), (False, 0.0, 1.5)),
+  ]
+
+
+@pytest.mark.parametrize(
+  'levels, names, bars',
+  [
+    ('global', set(), None),
+    ('class', {'weights'}, None),
+    ('global,class', {'gradients', 'weights'}, (2, 0)),
+    ('global,group', {'gradients', 'weights'}, (2, 0)),
+    ('group,class', {'gradients', 'weights'}, (None, 2)),
+  ],
+)
+def test_levels_that_are_off_are_not_shown(levels, names, bars, monkeypatch):
+  run = confident_run(levels=levels, synchronization_weight=0.0)
+  made = run.model.pictures(run.data)
+  assert set(made) == names
+  if bars:
+    draw, drawn = gradients.draw, []
+    monkeypatch.setattr(
+      gradients, 'draw', lambda *x: drawn.extend(x) or draw(*x)
+    )
+    made['gradients'].draw()
+    of_domain, of_groups = drawn
+    assert (of_domain and len(of_domain[1]), len(of_groups)) == bars
+    told = made['gradients'].caption()
+    assert (': domain ' in told) == (bars[0] is not None)
+    assert ('a group and its classes' in told) == (bars[1] > 0)
 
 
 def test_solves_the_toy_problem():

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tests import harness
 from tfda import backbones, errors, experiment, flag_config
-from tfda.evaluation import patterns
+from tfda.evaluation import figures, patterns
 from tfda.methods import local_feature_patterns
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -286,6 +286,10 @@ def test_a_run_makes_its_patterns_once(tmp_path, monkeypatch):
     adapt(self, batches)
 
   monkeypatch.setattr(local_feature_patterns.Method, 'adapt', counted)
+  # They take their time, and are no part of this.
+  monkeypatch.setattr(
+    local_feature_patterns.Method, 'pictures', lambda self, data: {}
+  )
   settings = experiment.Experiment(
     method='local_feature_patterns',
     source='optdigits',
@@ -530,6 +534,108 @@ def test_picture_has_a_colour_a_pattern_over_both_domains():
   assert len(colours([[3, 3]])) == 1
   left, right = colours([[3, 5]])
   assert colours([[5, 3]]) == [right, left]
+
+
+def test_captions_have_the_numbers_of_both_domains():
+  chosen = config(sparsity_decay=20.0, sparsity_threshold=1.33)
+  run = make(chosen)
+  centres = np.float64(run.model.netvlad.patterns)
+  counts, active, means = [], [], []
+  for side in ('source', 'target'):
+    # 4 positions an image: 400 images have four times 400.
+    rows = np.random.default_rng(0).permutation(512)[:400]
+    images = run.data[side, 'test'].images[rows]
+    maps = run.model.local_features(tf.constant(images), domain=side)
+    features = np.float64(maps).reshape(1600, -1)
+    distances = ((features[:, np.newaxis] - centres) ** 2).sum(axis=-1)
+    counts.append(np.bincount(distances.argmin(axis=1), minlength=4))
+    shares = np.exp(-20.0 * (distances - distances.min(axis=1, keepdims=True)))
+    shares /= shares.sum(axis=1, keepdims=True)
+    entropies = -np.sum(shares * np.log(shares), axis=1)
+    active.append(np.mean(entropies > 1.33))
+    means.append(entropies.mean())
+  assert max(active) < 1.0 and min(active) > 0.05
+  made = run.model.pictures(run.data)
+  told = made['distances'].caption()
+  assert f'at {active[0]:.1%} of the source positions' in told
+  assert f'and {active[1]:.1%} of the target ones' in told
+  assert f'its mean is {means[0]:.2f} and {means[1]:.2f} nats' in told
+  assert 'ln K = 1.39' in told  # ln 4.
+  told = made['patterns'].caption()
+  assert 'Of 1,600 source and 1,600 target positions' in told
+  used = [np.sum(c > 0) for c in counts]
+  assert f'assigned to {used[0]} patterns' in told
+  assert f'those of the target to {used[1]};' in told
+  overlap = sum(min(a, b) for a, b in zip(*counts)) / 1600
+  assert f'overlap by {overlap:.0%}.' in told
+
+
+def test_pictures_of_distances_and_maps_are_of_the_features(monkeypatch):
+  run = make(config())
+  made = run.model.pictures(run.data)
+  drawn = {}
+
+  def kept(name):
+    def keep(*arguments):
+      drawn[name] = arguments
+      return b''
+
+    return keep
+
+  monkeypatch.setattr(figures, 'distributions', kept('distributions'))
+  monkeypatch.setattr(figures, 'scatter', kept('scatter'))
+  monkeypatch.setattr(figures, 'map_features', lambda x, seed: x[:, :2])
+  made['distances'].draw()
+  samples, _ = drawn['distributions']
+  assert [name for name, _ in samples] == [
+    f'{side}, {name}'
+    for side in ('source', 'target')
+    for name in ('nearest', 'second nearest')
+  ]
+  features = patterns.local_features(
+    run.model, run.data['source', 'test'].images, 'source'
+  ).reshape(512 * 4, -1)
+  centres = run.model.netvlad.patterns.numpy()
+  squares = ((features[:, np.newaxis] - centres) ** 2).sum(axis=-1)
+  squares.sort(axis=1)
+  for (_, values), column in zip(samples[:2], squares.T):
+    assert len(values) == 1600
+    assert np.median(values) == pytest.approx(np.median(column), rel=0.05)
+    assert np.isin(values.round(3), column.round(3)).mean() > 0.98
+  made['local_features_by_pattern'].draw()
+  points, nearest, names, is_target = drawn['scatter']
+  assert is_target.tolist() == [False] * 400 + [True] * 400
+  assert names == ['0', '1', '2', '3']
+  # Every point is a feature of its pattern: its first two numbers here.
+  squares = ((features[:, np.newaxis] - centres) ** 2).sum(axis=-1)
+  for point, pattern in zip(points[:20], nearest):
+    row = np.abs(features[:, :2] - point).sum(axis=1).argmin()
+    assert squares[row].argmin() == pattern
+  made['local_features_by_domain'].draw()
+  again, groups, names, _ = drawn['scatter']
+  np.testing.assert_array_equal(again, points)
+  assert groups.tolist() == [0] * 400 + [1] * 400
+  assert tuple(names) == ('source', 'target')
+
+
+def test_most_similar_feature_is_the_nearest_other_one():
+  features = np.random.default_rng(0).normal(size=[12, 3]) + 100.0
+  expected = [
+    min((sum((a - b) ** 2), j) for j, b in enumerate(features) if j != i)[1]
+    for i, a in enumerate(features)
+  ]
+  assert patterns.most_similar(features).tolist() == expected
+
+
+def test_without_patterns_there_are_no_pictures():
+  chosen = config(num_patterns=0, local_weight=0.0, sparsity_weight=0.0)
+  run = make(chosen)
+  assert run.model.pictures(run.data) == {}
+  # And one pattern alone has no second nearest.
+  run = make(config(num_patterns=1))
+  made = run.model.pictures(run.data)
+  assert 'ln K = 0.00' in made['distances'].caption()
+  made['distances'].draw()
 
 
 def test_picture_needs_an_assignment_for_every_image():

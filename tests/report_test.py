@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -22,8 +23,22 @@ _ORACLE = 'oracle (best step on target labels)'
 _VOID = {'meta', 'link', 'img', 'br', 'hr', 'input', 'wbr'}
 
 
-def _write_run(path, labelled=True, arrays=True, **changed):
-  """Writes a run directory; returns (its path, what is in evaluation.npz)."""
+def _png(width, height):
+  buffer = io.BytesIO()
+  PIL.Image.new('RGB', (width, height), (0, 90, 9)).save(buffer, 'PNG')
+  return buffer.getvalue()
+
+
+def _write_run(path, labelled=True, arrays=True, pictures=(), **changed):
+  """Writes a run directory; returns (its path, what is in evaluation.npz).
+
+  Args:
+    path: of the directory.
+    labelled: whether the target is.
+    arrays: whether there is an evaluation.npz.
+    pictures: (name, width, caption) of what the method shows of itself.
+    **changed: entries of results.json.
+  """
   os.makedirs(path)
   random = np.random.default_rng(len(changed))
   kept = {}
@@ -69,6 +84,12 @@ def _write_run(path, labelled=True, arrays=True, **changed):
     'images_per_second': 1234.4,
     **changed,
   }
+  if pictures:
+    os.makedirs(os.path.join(path, 'pictures'))
+    results['pictures'] = {name: caption for name, _, caption in pictures}
+  for name, width, _ in pictures:
+    with open(os.path.join(path, 'pictures', f'{name}.png'), 'wb') as file:
+      file.write(_png(width, 20))
   files = {
     'results.json': json.dumps(results),
     'classes.json': json.dumps(_NAMES),
@@ -410,6 +431,71 @@ def test_runs_are_told_apart(tmp_path):
   assert page.alts('Line chart of loss terms of dann, seed 3, left → up')
 
 
+_PICTURES = (
+  ('first_one', 1000, 'From 0.1 to <b>0.9</b>.'),
+  ('second', 30, 'One half.'),
+)
+
+
+def test_pictures_of_the_method_are_shown_with_their_captions(tmp_path, one):
+  path, _ = _write_run(str(tmp_path / 'run'), pictures=_PICTURES, seed=7)
+  page = _Page(report.write([one[2], path], str(tmp_path / 'page.html')))
+  # Old runs have no such entry, and nothing is said of them there.
+  assert page.all('h2')[-2:] == ['Inside the method', 'Settings']
+  section = page.source.split('<section id="method"')[1].split('</section>')[0]
+  assert section.count('<h3>') == 1 and '<h3>dann, seed 7</h3>' in section
+  assert page.all('a', href='#method') == ['Inside the method']
+  shown = [
+    image
+    for image in page.attributes('img')
+    if 'of dann, seed 7: ' in image['alt']
+  ]
+  assert [image['alt'] for image in shown] == [
+    'first one of dann, seed 7: From 0.1 to <b>0.9</b>.',
+    'second of dann, seed 7: One half.',
+  ]
+  for image, (_, width, caption) in zip(shown, _PICTURES):
+    assert base64.b64decode(image['src'].split(',')[1]) == _png(width, 20)
+    assert (image['width'], image['height']) == (str(width), '20')
+    assert caption in page.all('figcaption')
+  # The one that a narrow screen would make too small is scrolled.
+  assert section.count('<figure class="wide">') == 1
+
+
+def test_runs_without_pictures_have_no_section_of_them(one, tmp_path):
+  path, _ = _write_run(str(tmp_path / 'run'), pictures=())
+  for page in (one[0], _Page(report.write(path))):
+    assert 'Inside the method' not in page.source
+    assert 'href="#method"' not in page.source
+
+
+def test_figures_without_the_folder_of_pictures(tmp_path):
+  """As committed ones are: results.json has the captions alone."""
+  full, _ = _write_run(str(tmp_path / 'full'), pictures=_PICTURES)
+  bare, _ = _write_run(str(tmp_path / 'bare'), pictures=_PICTURES, seed=8)
+  shutil.rmtree(os.path.join(bare, 'pictures'))
+  assert 'Inside the method' not in _Page(report.write(bare)).source
+  page = _Page(report.write([bare, full]))
+  section = page.source.split('<section id="method"')[1].split('</section>')[0]
+  assert section.count('<figure') == 2
+  assert f'{bare} has no pictures/.' in section
+
+
+@pytest.mark.parametrize('damage', ['missing', 'cut short', 'no image'])
+def test_picture_that_cannot_be_read(tmp_path, damage):
+  path, _ = _write_run(str(tmp_path / 'run'), pictures=_PICTURES)
+  picture = os.path.join(path, 'pictures', 'first_one.png')
+  with open(picture, 'rb') as file:
+    content = file.read()
+  os.remove(picture)
+  if damage != 'missing':
+    with open(picture, 'wb') as file:
+      file.write(content[:60] if damage == 'cut short' else b'no image')
+  with pytest.raises(errors.UsageError, match='cannot be read: ') as raised:
+    report.write([path])
+  assert picture in str(raised.value) and '\n' not in str(raised.value)
+
+
 def test_out_that_cannot_be_written(tmp_path):
   path, _ = _write_run(str(tmp_path / 'run'), arrays=False)
   with pytest.raises(errors.UsageError, match='--out=.*cannot be written'):
@@ -439,6 +525,51 @@ def test_rows_of_a_matrix():
   np.testing.assert_array_equal(
     figures.row_normalised([[3, 1], [0, 0]]), [[0.75, 0.25], [np.nan, np.nan]]
   )
+
+
+def _drawn(monkeypatch, make):
+  """The matplotlib figure that a function of `figures` draws."""
+  from matplotlib import figure as matplotlib_figure
+
+  made = matplotlib_figure.Figure(layout='constrained')
+  monkeypatch.setattr(figures, 'png', lambda draw, *_, **__: draw(made))
+  make()
+  return made
+
+
+def test_distributions_have_shares_and_quantiles(monkeypatch):
+  values = np.arange(101) * 20.0
+  samples = [('near', values), ('far', values + 500.0)]
+  made = _drawn(monkeypatch, lambda: figures.distributions(samples, 'square'))
+  (axes,) = made.axes
+  assert axes.get_xlabel() == 'square'
+  (legend,) = made.legends
+  assert [text.get_text() for text in legend.get_texts()] == [
+    'near: 1,000 (200 to 1,800)',
+    'far: 1,500 (700 to 2,300)',
+  ]
+  near, far = (patch.get_data() for patch in axes.patches)
+  np.testing.assert_array_equal(near.edges, far.edges)
+  assert near.edges[0] == 0.0
+  # The widest half percent is left out; nothing else is.
+  assert near.values.sum() == pytest.approx(1.0)
+  assert 0.97 < far.values.sum() <= 1.0
+  assert [line.get_xdata()[0] for line in axes.lines] == [1000.0, 1500.0]
+  small = [('small', np.array([0.0123456, 0.0123456]))]
+  made = _drawn(monkeypatch, lambda: figures.distributions(small, 'square'))
+  (text,) = made.legends[0].get_texts()
+  assert text.get_text() == 'small: 0.0123 (0.0123 to 0.0123)'
+
+
+def test_histogram_has_lighter_bars_behind(monkeypatch):
+  made = _drawn(
+    monkeypatch,
+    lambda: figures.histogram([0.2, 0.0], ['a', 'b'], 'weight', [0.5, 0.1]),
+  )
+  (axes,) = made.axes
+  assert [bar.get_width() for bar in axes.patches] == [0.5, 0.1, 0.2, 0.0]
+  assert axes.get_xlabel() == 'weight'
+  assert [t.get_text() for t in axes.get_yticklabels()] == ['a', 'b']
 
 
 def test_map_keeps_groups_apart_and_repeats():

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tests import harness
 from tfda import flag_config
+from tfda.evaluation import attention as attention_maps
 from tfda.methods import tada
 from tfda.serving import export
 
@@ -342,6 +343,35 @@ def test_export_has_the_attention_and_no_global_discriminator(tmp_path):
   needed = {w.ref() for w in run.model.inference_weights()}
   assert {w.ref() for w in run.model.regions.weights} <= needed
   assert not {w.ref() for w in run.model.discriminator.weights} & needed
+
+
+def test_pictures_are_of_the_attention_to_test_images(monkeypatch):
+  run = make()
+  drawn = []
+  monkeypatch.setattr(attention_maps, 'draw', lambda *x: drawn.append(x))
+  rows = np.random.default_rng(0).permutation(512)[:8]
+  batch = {}
+  for side in ('source', 'target'):
+    test = run.data[side, 'test']
+    images, labels = test.images[rows], tf.constant(test.labels[rows])
+    batch[side] = {'image': tf.constant(images), 'label': labels}
+  _, w = reference(run.model, batch)
+  made = run.model.pictures(run.data)
+  assert list(made) == ['attention_source', 'attention_target']
+  for side, expected in (('source', w[:8]), ('target', w[8:])):
+    picture = made[f'attention_{side}']
+    assert picture.watched
+    assert picture.caption() == (
+      f'Attention w to 2 x 2 regions of 8 {side} test images: the image, w, '
+      f'and both. w is {expected.min():.3f} to {expected.max():.3f}, '
+      f'{expected.mean():.3f} on average.'
+    )
+    picture.draw()
+    images, maps = drawn.pop()
+    np.testing.assert_array_equal(images, batch[side]['image'])
+    np.testing.assert_allclose(maps, expected, atol=1e-5)
+  run = make(tada.Config(attention='global'))
+  assert run.model.pictures(run.data) == {}
 
 
 def test_export_without_local_attention_has_one_signature(tmp_path):

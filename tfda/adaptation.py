@@ -96,6 +96,19 @@ class AdaptationModel(classification.ClassificationModel):
     del progress
     return {}
 
+  def pictures(self, data):
+    """{name: pictures.MethodPicture} of what the method has learned.
+
+    It is called at every evaluation, between steps and outside of replicas;
+    the pictures themselves are drawn where they are needed.
+
+    Args:
+      data: {(side, split): Domain}, sides 'source' and 'target', splits 'train'
+        and 'test'.
+    """
+    del data
+    return {}
+
   def phases(self, steps, make_optimizer):
     """The phases of training, one by default.
 

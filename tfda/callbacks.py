@@ -10,7 +10,7 @@ import tensorflow as tf
 import tqdm
 
 from tfda import errors
-from tfda.evaluation import evaluate
+from tfda.evaluation import evaluate, pictures
 
 _BAR_SECONDS = 1.0  # Between refreshes of the numbers beside the bar.
 _SAMPLES = 16  # Images of each domain in TensorBoard.
@@ -150,6 +150,10 @@ class Trainer(tf.keras.callbacks.Callback):
       for name, value in row.items():
         if value is not None and name != 'step':
           tf.summary.scalar(name, float(value))
+      if evaluates and self._step < self._experiment.steps:
+        for name, picture in model.pictures(self._data).items():
+          if picture.watched:
+            pictures.log(name, picture.draw())
     self._writer.flush()
     if evaluates:
       self._say(
@@ -189,6 +193,20 @@ class Trainer(tf.keras.callbacks.Callback):
         'before is kept'
       ) from error
     self._clock = time.monotonic()
+
+  def write_pictures(self):
+    """Draws all that the method shows of itself, after the last step.
+
+    Returns:
+      {name: caption} of the files that were written.
+    """
+    made = self._adapted.pictures(self._data)
+    with self._writer.as_default(self._step):
+      for name, picture in made.items():
+        png = picture.draw()
+        self._run.write_picture(name, png)
+        pictures.log(name, png)
+    return {name: picture.caption() for name, picture in made.items()}
 
   def _write_samples(self):
     with self._writer.as_default(0):

@@ -279,7 +279,8 @@ def train(experiment, method_config=None):
   """Trains, or goes on training, and evaluates; a finished run is left alone.
 
   The run directory then holds flags.txt, classes.json, checkpoints/, logs/
-  (TensorBoard), metrics.csv, evaluation.npz and results.json.
+  (TensorBoard), metrics.csv, pictures/ (where the method shows some),
+  evaluation.npz and results.json.
 
   Args:
     experiment: an Experiment.
@@ -384,10 +385,12 @@ def _train(experiment, config, run, strategy):
         model.begin_phase(phase, start)
         _fit(experiment, model, data, end, strategy, trainer)
       start = end
+    captions = trainer.write_pictures()
   images = len(model.STREAMS) * experiment.batch_size * start
   run.write_results(
     experiment,
     evaluate.evaluate(model, data, run.evaluation),
+    pictures=captions,
     commit=commit,
     seconds=float(seconds.numpy()),
     images_per_second=images / max(float(seconds.numpy()), 1e-9),

@@ -18,8 +18,8 @@ class RunDirectory:
 
   Attributes:
     path: the directory.
-    checkpoints, logs, metrics, evaluation, results, report, export, skipped:
-      paths of what is in it.
+    checkpoints, logs, metrics, evaluation, pictures, results, report,
+      attention, export, skipped: paths of what is in it.
   """
 
   def __init__(self, path):
@@ -31,8 +31,10 @@ class RunDirectory:
     self.logs = os.path.join(path, 'logs')
     self.metrics = os.path.join(path, 'metrics.csv')
     self.evaluation = os.path.join(path, 'evaluation.npz')
+    self.pictures = os.path.join(path, 'pictures')
     self.results = os.path.join(path, 'results.json')
     self.report = os.path.join(path, 'report.html')
+    self.attention = os.path.join(path, 'attention.png')
     self.export = os.path.join(path, 'export')
 
   def finished(self):
@@ -148,6 +150,15 @@ class RunDirectory:
     else:  # The header may be cut short as well; the next row writes it anew.
       os.remove(self.metrics)
 
+  def picture(self, name):
+    """The path of a picture that the method shows of itself."""
+    return os.path.join(self.pictures, f'{name}.png')
+
+  def write_picture(self, name, png):
+    """Writes such a picture, the bytes of a PNG file."""
+    os.makedirs(self.pictures, exist_ok=True)
+    write(self.picture(name), png)
+
   def write_results(self, experiment, evaluation, **measured):
     """Writes results.json, which makes the run a finished one."""
     results = {
@@ -212,12 +223,13 @@ def reading(checkpoint):
     ) from error
 
 
-def write(path, text):
-  """Writes a text file at once: readers see the old one or the new one."""
+def write(path, content):
+  """Writes text or bytes at once: readers see the old file or the new one."""
   temporary = f'{path}.new'
-  # Names of files need not be Unicode.
-  with open(temporary, 'w', encoding='utf-8', errors='surrogateescape') as file:
-    file.write(text)
+  if isinstance(content, str):  # Names of files need not be Unicode.
+    content = content.encode('utf-8', 'surrogateescape')
+  with open(temporary, 'wb') as file:
+    file.write(content)
     file.flush()
     os.fsync(file.fileno())
   os.replace(temporary, path)

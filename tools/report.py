@@ -1,9 +1,11 @@
 """Writes one HTML page that compares finished runs.
 
   python -m tools.report RUN [RUN ...] [--out=FILE]
+  python -m tools.report RUN --attention=FOLDER [--out=FILE.png]
 
 It opens without a network, and needs nothing but the run directories. Name the
-source_only run too, to see the features before and after adaptation.
+source_only run too, to see the features before and after adaptation. The second
+form draws the attention maps of any images, for a method that has some.
 """
 
 import dataclasses
@@ -16,10 +18,17 @@ from tfda.settings import check, setting
 @dataclasses.dataclass(frozen=True)
 class Settings:
   out: Optional[str] = setting(
-    None, 'file to write; report.html in the last run if not set'
+    None,
+    'file to write; if not set report.html in the last run, or attention.png',
   )
   seed: int = setting(
     0, 'seed of the maps of the features', minimum=0, maximum=2**32 - 1
+  )
+  attention: Optional[str] = setting(
+    None, 'folder of images whose attention maps are drawn in place of the page'
+  )
+  attention_images: int = setting(
+    16, 'of the folder at most, the first by name', minimum=1, maximum=64
   )
 
   def __post_init__(self):
@@ -36,9 +45,20 @@ def main(arguments):
     raise errors.UsageError(
       'name a run directory: python -m tools.report RUN [RUN ...]'
     )
+  settings = groups['report']
+  if settings.attention is not None:
+    from tfda.evaluation import folder_attention
+
+    if len(runs) > 1:
+      raise errors.UsageError('--attention is of one run; name one')
+    print(
+      folder_attention.write(
+        runs[0], settings.attention, settings.out, settings.attention_images
+      )
+    )
+    return
   from tfda.evaluation import report
 
-  settings = groups['report']
   print(report.write(runs, settings.out, settings.seed))
 
 

@@ -3,13 +3,49 @@
 import math
 
 import numpy as np
+import tensorflow as tf
 
-from tfda.evaluation import figures
+from tfda.evaluation import figures, pictures
 
+_DRAWN = 8  # Test images of each domain.
 _GROUPS = 2  # In a row, each of three pictures.
 _PICTURE = 1.15  # Inches.
 _COLORS = 'turbo'  # As in the paper: the hotter, the larger.
 _OPACITY = 0.5
+
+
+def show(model, data):
+  """Pictures of the attention to test images, 'attention_source', '..._target'.
+
+  Args:
+    model: a ClassificationModel whose `infer` has an 'attention'.
+    data: {(side, split): Domain}.
+
+  Returns:
+    {name: pictures.MethodPicture}, watched.
+  """
+  return {
+    f'attention_{side}': _shown(model, data[side, 'test'], side)
+    for side in ('source', 'target')
+  }
+
+
+def _shown(model, domain, side):
+  def measure():
+    excerpt = pictures.excerpt(model, domain, _DRAWN)
+    outputs = model.infer(tf.constant(excerpt.inputs), domain=side)
+    return excerpt.images, outputs['attention'].numpy()
+
+  def caption(measured):
+    images, maps = measured
+    _, height, width = maps.shape
+    return (
+      f'Attention w to {height} x {width} regions of {len(images)} {side} test '
+      f'images: the image, w, and both. w is {maps.min():.3f} to '
+      f'{maps.max():.3f}, {maps.mean():.3f} on average.'
+    )
+
+  return pictures.of(measure, caption, lambda x: draw(*x), watched=True)
 
 
 def draw(images, maps, names=None):

@@ -8,9 +8,9 @@ import numpy as np
 
 _DPI = 140
 _LARGE = 8.0  # Inches; a larger figure is shown at half its size anyway.
-_SIZE = (5.2, 3.6)  # Inches: its text is legible on a phone's width too.
+SIZE = (5.2, 3.6)  # Inches: its text is legible on a phone's width too.
 # Okabe & Ito 2008: told apart by colour-blind readers; black comes last.
-_COLORS = (
+COLORS = (
   '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000',
 )  # fmt: skip
 _MARKERS = 'osD^vPX*'
@@ -38,7 +38,7 @@ def lines(curves, label, percent=False):
       axes.plot(
         steps,
         values,
-        color=_COLORS[i % len(_COLORS)],
+        color=COLORS[i % len(COLORS)],
         marker=_MARKERS[i % len(_MARKERS)],
         markersize=5,
         markevery=max(1, math.ceil(len(steps) / _MARKED_POINTS)),
@@ -57,7 +57,7 @@ def lines(curves, label, percent=False):
       axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
     _legend_below(figure, axes, columns=2)
 
-  return png(draw, (_SIZE[0], _SIZE[1] + 0.12 * len(curves)))
+  return png(draw, (SIZE[0], SIZE[1] + 0.12 * len(curves)))
 
 
 def confusion(counts, names):
@@ -97,7 +97,7 @@ def confusion(counts, names):
     )
     bar.set_label("share of the true class's images")
 
-  side = min(14.0, max(_SIZE[0], 0.17 * classes + 2.5))
+  side = min(14.0, max(SIZE[0], 0.17 * classes + 2.5))
   return png(
     draw,
     (side, side * 0.85),
@@ -115,18 +115,68 @@ def row_normalised(counts):
   )
 
 
-def histogram(counts, names):
-  """A horizontal bar for each class, the first on top."""
+def histogram(counts, names, label, behind=None):
+  """A horizontal bar for each class, the first on top.
+
+  Args:
+    counts: lengths of the bars [C].
+    names: of the C classes.
+    label: of the horizontal axis.
+    behind: lengths of lighter bars behind them [C]; None for none.
+  """
 
   def draw(figure):
     axes = figure.add_subplot()
-    axes.barh(np.arange(len(counts)), counts, color=_COLORS[0])
+    if behind is not None:
+      axes.barh(np.arange(len(counts)), behind, color=COLORS[5], alpha=0.6)
+    axes.barh(np.arange(len(counts)), counts, color=COLORS[0])
     _name_classes(axes.set_yticks, names)
     axes.set_ylim(len(counts) - 0.5, -0.5)
-    axes.set_xlabel('target images predicted as the class')
+    axes.set_xlabel(label)
     axes.grid(axis='x', alpha=0.3)
+    axes.set_axisbelow(True)
 
-  return png(draw, (_SIZE[0], min(16.0, 1.2 + 0.24 * len(counts))))
+  return png(draw, (SIZE[0], min(16.0, 1.2 + 0.24 * len(counts))))
+
+
+def distributions(samples, label):
+  """Histograms as outlines, the median of each as a line and in the legend.
+
+  Args:
+    samples: [(name, values)]; those of odd number are dashed.
+    label: of the horizontal axis.
+  """
+
+  def short(value):
+    return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
+
+  def draw(figure):
+    axes = figure.add_subplot()
+    everything = np.concatenate([values for _, values in samples])
+    edges = np.linspace(everything.min(), np.quantile(everything, 0.995), 31)
+    for i, (name, values) in enumerate(samples):
+      low, median, high = np.quantile(values, [0.1, 0.5, 0.9])
+      counts, _ = np.histogram(values, edges)
+      style = {
+        'color': COLORS[i // 2],
+        'linestyle': ('-', '--')[i % 2],
+        'linewidth': 1.8,
+      }
+      axes.stairs(
+        counts / len(values),
+        edges,
+        label=f'{name}: {short(median)} ({short(low)} to {short(high)})',
+        **style,
+      )
+      axes.axvline(median, **{**style, 'linewidth': 0.9})
+    axes.set_xlabel(label)
+    axes.set_ylabel('share')
+    axes.grid(alpha=0.3)
+    _legend_below(figure, axes, columns=1).set_title(
+      'median (10% to 90%)', {'size': 'small'}
+    )
+
+  return png(draw, (SIZE[0], SIZE[1] + 0.2 * len(samples)))
 
 
 def scatter(points, groups, names, second):
@@ -143,8 +193,8 @@ def scatter(points, groups, names, second):
     import matplotlib
 
     axes = figure.add_subplot()
-    if len(names) <= len(_COLORS):
-      colors = _COLORS
+    if len(names) <= len(COLORS):
+      colors = COLORS
     elif len(names) <= 20:
       colors = matplotlib.colormaps['tab10' if len(names) <= 10 else 'tab20']
       colors = colors.colors
@@ -166,7 +216,7 @@ def scatter(points, groups, names, second):
         s=30,
         marker='x' if crosses.size and crosses.all() else 'o',
         color=[colors[i]],
-        label=_axis_name(name, i),
+        label=axis_name(name, i),
       )
     axes.set_xticks([])
     axes.set_yticks([])
@@ -174,7 +224,7 @@ def scatter(points, groups, names, second):
       _legend_below(figure, axes, columns=5 if len(names) > 4 else 2)
 
   rows = math.ceil(len(names) / 5) if len(names) <= _LEGEND_CLASSES else 0
-  return png(draw, (_SIZE[0], 4.2 + 0.22 * rows))
+  return png(draw, (SIZE[0], 4.2 + 0.22 * rows))
 
 
 def map_features(features, seed, dimensions=50):
@@ -255,7 +305,7 @@ def _legend_below(figure, axes, columns):
   handles, names = axes.get_legend_handles_labels()
   if any(len(name) > _NAME_LENGTH for name in names):
     columns = 1
-  figure.legend(
+  return figure.legend(
     handles,
     names,
     loc='outside lower center',
@@ -270,10 +320,10 @@ def _legend_below(figure, axes, columns):
 def _name_classes(set_ticks, names, **style):
   every = math.ceil(len(names) / _NAMED_CLASSES)
   chosen = range(0, len(names), every)
-  set_ticks(list(chosen), [_axis_name(names[i], i) for i in chosen], **style)
+  set_ticks(list(chosen), [axis_name(names[i], i) for i in chosen], **style)
 
 
-def _axis_name(name, index):
+def axis_name(name, index):
   """The name, short enough; its number if the font cannot write it."""
   from matplotlib import font_manager
 

@@ -35,7 +35,7 @@ def render(template, filters=None, **values):
 
 
 def write(out, page):
-  """Writes a page to the file --out, its folder too if need be."""
+  """Writes text or bytes to the file --out, its folder too if need be."""
   try:
     os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
     run_directory.write(out, page)

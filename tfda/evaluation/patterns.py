@@ -1,16 +1,225 @@
-"""Which pattern each position is assigned to, over images of both domains.
+"""The patterns of Wen et al. 2019 on images of both domains.
 
-As Figure 1 of Wen et al. 2019 has it: patterns that the domains share lie on
-the same parts of their images.
+As Figures 1 and 5 have it: patterns that the domains share lie on the same
+parts of their images, and the local features about them are of both domains.
 """
+
+import dataclasses
+import functools
+import math
+from typing import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from tfda.evaluation import figures
+from tfda import losses
+from tfda.evaluation import figures, pictures
 
+_SIDES = ('source', 'target')
+_DRAWN = 8  # Images of each domain in the picture of assignments.
+_MAPPED = 400  # Positions of each domain in a map, at random among so many
+_READ = 4  # times more, of many images.
+_IMAGES = 32
+_BATCH = 32
 _PICTURE = 1.15  # Inches.
 _OPACITY = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class _Positions:
+  """Test images of a domain and the n positions of their feature maps."""
+
+  excerpt: pictures.Excerpt
+  features: np.ndarray  # F, [n, D].
+  distances: np.ndarray  # ||F - c||^2, [n, K].
+
+  @property
+  def nearest(self):
+    return self.distances.argmin(axis=1)
+
+
+def show(model, data):
+  """Pictures of a model of local_feature_patterns, with patterns.
+
+  Args:
+    model: the model.
+    data: {(side, split): Domain}.
+
+  Returns:
+    {name: pictures.MethodPicture}: 'patterns', the assignments over images;
+    maps of local features, 'local_features_by_pattern' and '..._by_domain'; and
+    'distances' of positions to the two nearest patterns.
+  """
+  config = model.config
+
+  @functools.cache
+  def positions():
+    return {side: _measure(model, data[side, 'test'], side) for side in _SIDES}
+
+  @functools.cache
+  def mapped():
+    return _map(positions())
+
+  def draw_assignments(found):
+    excerpts = {side: p.excerpt for side, p in found.items()}
+    return draw(
+      {side: e.images[:_DRAWN] for side, e in excerpts.items()},
+      {
+        side: assign(model, e.inputs[:_DRAWN], side)
+        for side, e in excerpts.items()
+      },
+      config.num_patterns,
+    )
+
+  return {
+    'patterns': pictures.of(
+      positions,
+      functools.partial(_shares_of_patterns, config.num_patterns),
+      draw_assignments,
+    ),
+    'local_features_by_pattern': pictures.of(
+      mapped,
+      lambda x: (
+        f't-SNE map of {np.sum(~x.is_target)} source and '
+        f'{np.sum(x.is_target)} target local features (dots, crosses), '
+        f'coloured by the nearest of {config.num_patterns} patterns, of which '
+        f'{len(np.unique(x.nearest))} occur.'
+      ),
+      lambda x: figures.scatter(
+        x.points(),
+        x.nearest,
+        [str(k) for k in range(config.num_patterns)],
+        x.is_target,
+      ),
+    ),
+    'local_features_by_domain': pictures.of(
+      mapped,
+      lambda x: (
+        'The same map of local features by domain. The one that is most '
+        f'similar to a local feature is of the other domain for {x.mixed:.0%} '
+        'of them, which is 50% where the domains cannot be told apart.'
+      ),
+      lambda x: figures.scatter(
+        x.points(), x.is_target.astype(int), _SIDES, x.is_target
+      ),
+    ),
+    'distances': pictures.of(
+      positions, functools.partial(_sparsity, config), _draw_distances
+    ),
+  }
+
+
+def _measure(model, domain, side):
+  """The _Positions of a domain."""
+  height, width, depth = model.backbone.feature_map_shape
+  count = max(_IMAGES, math.ceil(_READ * _MAPPED / (height * width)))
+  excerpt = pictures.excerpt(model, domain, count)
+  features = local_features(model, excerpt.inputs, side).reshape([-1, depth])
+  patterns = model.netvlad.patterns.numpy()
+  return _Positions(excerpt, features, squared_distances(features, patterns))
+
+
+def local_features(model, inputs, side):
+  """F [N, h, w, D] of images or stored features, in parts."""
+  extract = tf.function(
+    lambda x: model.local_features(x, domain=side), reduce_retracing=True
+  )
+  parts = [inputs[i : i + _BATCH] for i in range(0, len(inputs), _BATCH)]
+  return np.concatenate([extract(tf.constant(part)) for part in parts])
+
+
+def squared_distances(features, patterns):
+  """||F - c_k||^2 [n, K] of features [n, D] to patterns [K, D]."""
+  return np.stack(
+    [np.square(features - pattern).sum(axis=1) for pattern in patterns], axis=1
+  )
+
+
+def _shares_of_patterns(num_patterns, found):
+  used = [
+    np.bincount(p.nearest, minlength=num_patterns) for p in found.values()
+  ]
+  overlap = np.minimum(*(counts / counts.sum() for counts in used)).sum()
+  return (
+    f'The nearest of {num_patterns} patterns at every position of test images. '
+    f'Of {used[0].sum():,} source and {used[1].sum():,} target positions, '
+    f'those of the source are assigned to {np.sum(used[0] > 0)} patterns, '
+    f'those of the target to {np.sum(used[1] > 0)}; the shares of the patterns '
+    f'overlap by {overlap:.0%}.'
+  )
+
+
+def _sparsity(config, found):
+  entropies = [
+    losses.entropy(-config.sparsity_decay * p.distances).numpy()  # Eq. 3
+    for p in found.values()
+  ]
+  active = [np.mean(e > config.sparsity_threshold) for e in entropies]
+  return (
+    'Squared distances of local features to their two nearest patterns. The '
+    f'entropy H of the assignment at alpha_s = {config.sparsity_decay:g} is '
+    f'above m = {config.sparsity_threshold:g}, where the sparse loss is '
+    f'active, at {active[0]:.1%} of the source positions and {active[1]:.1%} '
+    f'of the target ones; its mean is {entropies[0].mean():.2f} and '
+    f'{entropies[1].mean():.2f} nats, of at most ln K = '
+    f'{math.log(config.num_patterns):.2f}.'
+  )
+
+
+def _draw_distances(found):
+  samples = [
+    (f'{side}, {name}', values)
+    for side, p in found.items()
+    for name, values in zip(
+      ('nearest', 'second nearest'), np.sort(p.distances, axis=1).T
+    )
+  ]
+  return figures.distributions(samples, '||F - c||^2')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Map:
+  """Local features of both domains [n]; `points` is () -> [n, 2]."""
+
+  points: Callable[[], np.ndarray]
+  nearest: np.ndarray
+  is_target: np.ndarray
+  mixed: float
+
+
+def _map(found):
+  """The _Map of positions of both domains, drawn at random."""
+  random = np.random.default_rng(0)
+  chosen = [
+    random.permutation(len(p.features))[:_MAPPED] for p in found.values()
+  ]
+  features = np.concatenate(
+    [p.features[rows] for p, rows in zip(found.values(), chosen)]
+  )
+  nearest = [p.nearest[rows] for p, rows in zip(found.values(), chosen)]
+  is_target = np.repeat([False, True], [len(rows) for rows in chosen])
+
+  @functools.cache
+  def points():
+    mapped = figures.map_features(features, seed=0)
+    # All are equal: they lie on one point of the map.
+    return np.zeros([len(features), 2]) if mapped is None else mapped
+
+  return _Map(
+    points,
+    np.concatenate(nearest),
+    is_target,
+    np.mean(is_target[most_similar(features)] != is_target),
+  )
+
+
+def most_similar(features):
+  """The number [n] of the row nearest to each row of features [n, D]."""
+  features = features.astype(np.float64)
+  squares = np.square(features).sum(axis=1)
+  distances = squares - 2.0 * features @ features.T  # Less that of the row.
+  np.fill_diagonal(distances, np.inf)
+  return distances.argmin(axis=1)
 
 
 def assign(model, images, side='target'):
@@ -18,10 +227,10 @@ def assign(model, images, side='target'):
 
   Args:
     model: a model of local_feature_patterns, with patterns.
-    images: uint8 [N, S, S, 3], of the network's size.
+    images: uint8 [N, S, S, 3], of the network's size; or stored features.
     side: 'source' or 'target', for models with statistics of each domain.
   """
-  features = model.local_features(tf.constant(images), domain=side)
+  features = local_features(model, images, side)
   _, shares = model.netvlad(features, with_assignments=True)
   return tf.argmax(shares, axis=-1).numpy()
 

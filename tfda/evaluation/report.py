@@ -12,11 +12,15 @@ import zipfile
 import numpy as np
 
 from tfda import errors, run_directory
+from tfda.data import images
 from tfda.evaluation import figures, pages
 
 _SIDES = ('source', 'target')
 _MAPPED = 400  # Points of each domain in a map of the features.
-_WIDE_CLASSES = 20  # A matrix of more is scrolled on a narrow screen.
+# A picture of more classes, or of more pixels across, is scrolled on a narrow
+# screen.
+_WIDE_CLASSES = 20
+_WIDE_PIXELS = 800
 # What the features of a method show beside those of the others.
 _STAGES = {
   'source_only': 'before adaptation',
@@ -63,6 +67,8 @@ class Run:
     arrays: those of evaluation.npz; None where there is no such file.
     names: of the classes.
     settings: the text of flags.txt.
+    pictures: {name: PNG} of what the method shows of itself; None where there
+      is no such folder, as in committed figures.
     label: a name that no other run of the page has.
   """
 
@@ -72,6 +78,7 @@ class Run:
   arrays: dict
   names: list
   settings: str
+  pictures: dict
   label: str = ''
 
   def predictions(self, side):
@@ -125,6 +132,10 @@ def _read(path):
       with np.load(run.evaluation) as file:
         arrays = dict(file)
     metrics = run.read_metrics()
+    pictures = None
+    if os.path.isdir(run.pictures):
+      captions = results.get('pictures', {})
+      pictures = {name: _read_png(run.picture(name)) for name in captions}
   except errors.UsageError:
     raise
   # JSONDecodeError is a ValueError, as is a number that is none.
@@ -154,7 +165,14 @@ def _read(path):
     arrays=arrays,
     names=[str(name) for name in names],
     settings=settings,
+    pictures=pictures,
   )
+
+
+def _read_png(path):
+  images.decode(path, path)  # It names a file that is missing or broken.
+  with open(path, 'rb') as file:
+    return file.read()
 
 
 def _tasks(runs):
@@ -206,6 +224,7 @@ def _page(runs, out, seed):
     },
     predictions={run.label: _predictions(run) for run in runs if run.arrays},
     maps=_maps(runs, seed),
+    shown={run.label: _shown(run) for run in runs if run.pictures},
     report_command=_command(runs, out, seed),
     quote=shlex.quote,
   )
@@ -264,8 +283,12 @@ def _command(runs, out, seed):
 
 
 def _picture(png, alt, caption='', wide=False):
-  width, height = struct.unpack('>II', png[16:24])
-  return Picture(pages.uri(png), alt, caption, width, height, wide)
+  return Picture(pages.uri(png), alt, caption, *_size(png), wide)
+
+
+def _size(png):
+  """(width, height) in pixels."""
+  return struct.unpack('>II', png[16:24])
 
 
 def _column(run, key):
@@ -356,7 +379,9 @@ def _predictions(run):
       f'{run.names[i]} ({counts[i]:,})' for i in np.argsort(-counts)[:3]
     )
     return _picture(
-      figures.histogram(counts, run.names),
+      figures.histogram(
+        counts, run.names, 'target images predicted as the class'
+      ),
       f'Bar chart of the predicted classes of {len(predictions):,} unlabelled '
       f'target images, {run.label}. Most often: {common}.',
       'Predicted classes: the target has no labels',
@@ -379,6 +404,20 @@ def _predictions(run):
     'Confusion matrix on the target; each row adds up to 100%. ' + worst,
     wide=classes > _WIDE_CLASSES,
   )
+
+
+def _shown(run):
+  """Pictures of what a run's method shows of itself."""
+  captions = run.results['pictures']
+  return [
+    _picture(
+      png,
+      f'{name.replace("_", " ")} of {run.label}: {captions[name]}',
+      captions[name],
+      wide=_size(png)[0] > _WIDE_PIXELS,
+    )
+    for name, png in run.pictures.items()
+  ]
 
 
 def _maps(runs, seed):

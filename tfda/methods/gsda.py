@@ -25,7 +25,7 @@ every class play against the features, and all pull equally hard:
   L^s, L^t          terms 'label', 'entropy'
   L^g, L^l          terms 'domain', 'group' + 'class'
   g_i(L)            ||dL/df_i||_2; their sums are terms '..._gradient'
-  L^syn             losses.gradient_synchronization
+  L^syn             losses.gradient_synchronization; its parts: terms '..._gap'
   r, b              number of classes; of groups, a random partition of them
   a, beta           entropy_weight, synchronization_weight
 
@@ -60,11 +60,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfda import adaptation, errors, losses, schedules
+from tfda.evaluation import gradients
 from tfda.layers import discriminators
 from tfda.settings import check, setting
 
 _LEVELS = ('global', 'group', 'class')
 _GRADIENTS = ('domain_gradient', 'group_gradient', 'class_gradient')
+_GAPS = ('group_class_gap', 'domain_group_gap')
 _EPSILON = 1e-12  # Under the root of a norm, which has no gradient at 0.
 
 
@@ -165,7 +167,9 @@ def partition(num_classes, groups=None, seed=0):
   return class_to_group
 
 
-def compare_domains(heads, features, weights, noise=None, norm='l2'):
+def compare_domains(
+  heads, features, weights, noise=None, norm='l2', training=True
+):
   """The domain losses of all heads, and how they pull at every feature.
 
   Args:
@@ -174,6 +178,7 @@ def compare_domains(heads, features, weights, noise=None, norm='l2'):
     weights: [heads, 2b], the p of Eq. 7-8; no gradient flows to them.
     noise: of the step.
     norm: 'l1' or 'l2'.
+    training: whether the heads drop units.
 
   Returns:
     losses [heads], means over the rows of p H(D(f), d);
@@ -182,7 +187,7 @@ def compare_domains(heads, features, weights, noise=None, norm='l2'):
   """
   rows = tf.shape(features)[0]
   weights = tf.stop_gradient(weights) / tf.cast(rows, weights.dtype)
-  logits, slopes = heads(features, noise=noise, training=True, slopes=True)
+  logits, slopes = heads(features, noise=noise, training=training, slopes=True)
   ones = tf.ones([rows // 2], logits.dtype)
   signs = tf.concat([-ones, ones], axis=0)  # d = 1 and 0: H(D, d) = -ln D, ...
   cross_entropies = weights * tf.nn.softplus(signs * logits)
@@ -205,14 +210,14 @@ class Method(adaptation.AdaptationModel):
 
   LOSS_TERMS = (
     'label', 'entropy', 'domain', 'group', 'class', 'synchronization',
-    *_GRADIENTS, 'confident_targets',
+    *_GAPS, *_GRADIENTS, 'confident_targets',
   )  # fmt: skip
 
   def __init__(self, *args, **kwargs):
     super().__init__(*args, **kwargs)
     config, num_classes = self.config, self.classifier.output_units
-    self._class_to_group = partition(num_classes, config.groups, self.seed)
-    sizes = (1, int(self._class_to_group.max()) + 1, num_classes)
+    self.class_to_group = partition(num_classes, config.groups, self.seed)
+    sizes = (1, int(self.class_to_group.max()) + 1, num_classes)
     used = config.levels.split(',')
     self._heads = [n * (level in used) for level, n in zip(_LEVELS, sizes)]
     units = self.backbone.discriminator_units
@@ -227,6 +232,9 @@ class Method(adaptation.AdaptationModel):
     factor = schedules.adaptation_factor(progress, self.config.gamma)
     return {'adaptation_factor': factor}
 
+  def pictures(self, data):
+    return gradients.show(self, data, self._measure)
+
   def objective(self, batch, progress):
     source, target = batch['source'], batch['target']
     noise = self.noise(batch)
@@ -238,15 +246,13 @@ class Method(adaptation.AdaptationModel):
     source_logits, target_logits = tf.split(logits, 2)
     label = losses.label_loss(source['label'], source_logits)
     probabilities = tf.stop_gradient(tf.nn.softmax(target_logits))
-    likeliest = tf.reduce_max(probabilities, axis=1)
-    confident = tf.cast(likeliest >= config.confidence_threshold, tf.float32)
+    confident, weights = self._weights(source['label'], probabilities)
     entropy = tf.reduce_mean(confident * losses.entropy(target_logits))
-    weights = self._weights(source['label'], probabilities, confident)
     alignments, norms, to_features = compare_domains(
       self.discriminators, features, weights, noise, config.norm
     )
     domain, group, class_ = self._by_level(alignments)
-    gradients, synchronization = self._synchronize(norms)
+    norms, synchronization, *gaps = self._synchronize(norms)
     # Of value 0; its gradient makes E ascend L^g + L^l, and nothing else.
     change = tf.cast(features - tf.stop_gradient(features), tf.float32)
     reversal = -(1.0 + factor) * tf.reduce_sum(to_features * change)
@@ -259,39 +265,59 @@ class Method(adaptation.AdaptationModel):
     )
     values = (
       label, entropy, domain, group, class_, synchronization,
-      *gradients, tf.reduce_mean(confident),
+      *gaps, *norms, tf.reduce_mean(confident),
     )  # fmt: skip
     return total, dict(zip(self.LOSS_TERMS, values))
 
-  def _weights(self, labels, probabilities, confident):
-    """p^k and p^q of every image in every head (Eq. 7-8): [heads, 2b]."""
+  def _measure(self, source_inputs, labels, target_inputs):
+    """See gradients.show; without dropout."""
+    source = self.infer(tf.constant(source_inputs), domain='source')
+    target = self.infer(tf.constant(target_inputs))
+    features = tf.concat([source['features'], target['features']], axis=0)
+    probabilities = tf.nn.softmax(tf.cast(target['logits'], tf.float32))
+    confident, weights = self._weights(labels, probabilities)
+    _, norms, _ = compare_domains(
+      self.discriminators,
+      *(features, weights, None, self.config.norm, False),
+    )
+    return tf.split(norms, self._heads), probabilities, confident
+
+  def _weights(self, labels, probabilities):
+    """Confident [b], 1 or 0; p^k, p^q of all heads (Eq. 7-8): [heads, 2b]."""
+    likeliest = tf.reduce_max(probabilities, axis=1)
+    threshold = self.config.confidence_threshold
+    confident = tf.cast(likeliest >= threshold, tf.float32)
     of_source = tf.one_hot(labels, self.classifier.output_units)
     of_target = probabilities * confident[:, tf.newaxis]
     of_class = tf.transpose(tf.concat([of_source, of_target], axis=0))
     of_group = tf.math.unsorted_segment_sum(
-      of_class, self._class_to_group, self._class_to_group.max() + 1
+      of_class, self.class_to_group, self.class_to_group.max() + 1
     )
     of_all = tf.reduce_sum(of_class, axis=0, keepdims=True)
     levels = zip((of_all, of_group, of_class), self._heads)
-    return tf.concat([weights for weights, n in levels if n], axis=0)
+    weights = tf.concat([weights for weights, n in levels if n], axis=0)
+    return confident, weights
 
   def _by_level(self, values):
     """Sums of values [heads] over each level's heads, 0 where it is off."""
     return [tf.reduce_sum(x) for x in tf.split(values, self._heads)]
 
   def _synchronize(self, norms):
-    """(norms [heads] by level, L^syn), over the batches of all replicas."""
+    """(norms by level, L^syn, its two parts), over all replicas' batches."""
     replica = tf.distribute.get_replica_context()
     norms = replica.all_reduce(tf.distribute.ReduceOp.MEAN, norms)
-    gradients = self._by_level(norms)
+    by_level = self._by_level(norms)
     if not all(self._heads):
-      return gradients, tf.constant(0.0)
+      return by_level, *[tf.constant(0.0)] * 3
     domain, group, class_ = tf.split(norms, self._heads)
-    return gradients, losses.gradient_synchronization(
+    synchronization = losses.gradient_synchronization(
       domain,
       group[:, tf.newaxis],
       class_[:, tf.newaxis],
-      self._class_to_group,
+      self.class_to_group,
       self.config.squared,
       self.config.mean_over_groups,
     )
+    distance = tf.square if self.config.squared else tf.abs
+    domain_gap = distance(by_level[0] - by_level[1])  # Eq. 11
+    return by_level, synchronization, synchronization - domain_gap, domain_gap

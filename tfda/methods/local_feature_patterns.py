@@ -53,6 +53,7 @@ import dataclasses
 import tensorflow as tf
 
 from tfda import adaptation, errors, losses
+from tfda.evaluation import patterns
 from tfda.layers import discriminators, dropout, netvlad, perceptron
 from tfda.settings import check, setting
 
@@ -187,6 +188,9 @@ class Method(adaptation.AdaptationModel):
     rate = self.config.classifier_rate if self._is_in('classifier') else 1.0
     return {'learning_rate_factor': rate}
 
+  def pictures(self, data):
+    return patterns.show(self, data) if self.netvlad else {}
+
   def phases(self, steps, make_optimizer):
     config, phase = self.config, adaptation.Phase
     first = round(config.classifier_share * steps)
@@ -269,8 +273,8 @@ class Method(adaptation.AdaptationModel):
     if self._is_in('adaptation') and self.config.holistic_weight:
       compared['holistic'] = logits if self._on_logits else encoding
     if self._is_in('adaptation') and self.config.local_weight:
-      patterns = self.netvlad.patterns
-      compared['local'] = netvlad.conditioned_residuals(maps, patterns, shares)
+      centres = self.netvlad.patterns
+      compared['local'] = netvlad.conditioned_residuals(maps, centres, shares)
     return {'maps': maps, 'logits': logits, 'compared': compared}
 
   def _discriminate(self, outputs):

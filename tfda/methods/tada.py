@@ -54,6 +54,7 @@ from typing import Optional
 import tensorflow as tf
 
 from tfda import adaptation, losses, schedules
+from tfda.evaluation import attention
 from tfda.layers import discriminators, gradient_reversal, region_attention
 from tfda.settings import check, setting
 
@@ -130,6 +131,9 @@ class Method(adaptation.AdaptationModel):
   def scheduled(self, progress):
     factor = schedules.adaptation_factor(progress, self.config.gamma)
     return {'adaptation_factor': factor}
+
+  def pictures(self, data):
+    return {} if self.regions is None else attention.show(self, data)
 
   def features(self, images, training=False, domain='target'):
     return self._features_and_attention(images, training, domain)[0]
