@@ -98,9 +98,7 @@ def _alignment(make, size, setting):
     draws = noise.Noise(0, steps.assign_add(1), rows // 2)
     with tf.GradientTape() as tape:
       tape.watch(features)
-      alignments, norms, to_features = gsda.compare_domains(
-        heads, features, p, draws
-      )
+      alignments, norms, to_features = heads.compare_domains(features, p, draws)
       domain, group, class_ = tf.split(norms, [1, groups, classes])
       loss = tf.reduce_sum(alignments) + losses.gradient_synchronization(
         domain, group[:, tf.newaxis], class_[:, tf.newaxis], class_to_group

@@ -61,7 +61,7 @@ def gradients_one_by_one(heads, features, weights):
 
 
 def synchronization(heads, features, weights, norm='l2', **variant):
-  _, norms, _ = gsda.compare_domains(heads, features, weights, norm=norm)
+  _, norms, _ = heads.compare_domains(features, weights, norm=norm)
   domain, group, class_ = tf.split(norms, [1, 2, 4])
   return losses.gradient_synchronization(
     domain, group[:, None], class_[:, None], CLASS_TO_GROUP, **variant
@@ -74,7 +74,7 @@ def synchronization(heads, features, weights, norm='l2', **variant):
 def test_losses_and_gradients_equal_those_taken_one_by_one():
   heads, features, weights = heads_and_data()
   values, gradients = gradients_one_by_one(heads, features, weights)
-  ours = gsda.compare_domains(heads, features, weights)
+  ours = heads.compare_domains(features, weights)
   np.testing.assert_allclose(ours[0], values.mean(axis=1), rtol=1e-9)
   lengths = np.sqrt((gradients**2).sum(axis=2))
   # The root has an epsilon: 1e-6 for a head that a feature does not reach.
@@ -84,7 +84,7 @@ def test_losses_and_gradients_equal_those_taken_one_by_one():
   np.testing.assert_allclose(
     ours[2], gradients.sum(axis=0) / 6, rtol=1e-9, atol=1e-12
   )
-  _, norms, _ = gsda.compare_domains(heads, features, weights, norm='l1')
+  _, norms, _ = heads.compare_domains(features, weights, norm='l1')
   lengths = np.abs(gradients).sum(axis=2)
   np.testing.assert_allclose(norms, lengths.mean(axis=1), rtol=1e-9)
 
@@ -111,7 +111,7 @@ def test_synchronization_vanishes_where_all_heads_agree():
     weight.assign(tf.repeat(weight[:1], HEADS, axis=0))
   loss = synchronization(heads, features, weights)
   np.testing.assert_allclose(loss, 0.0, atol=1e-12)
-  _, norms, _ = gsda.compare_domains(heads, features, weights)
+  _, norms, _ = heads.compare_domains(features, weights)
   assert norms[0] > 0.01
 
 
@@ -151,7 +151,7 @@ def test_weights_are_weights_alone():
   weights = tf.constant(weights)
   with tf.GradientTape() as tape:
     tape.watch(weights)
-    alignment, norms, _ = gsda.compare_domains(heads, features, weights)
+    alignment, norms, _ = heads.compare_domains(features, weights)
     loss = tf.reduce_sum(alignment) + tf.reduce_sum(norms)
   assert tape.gradient(loss, weights) is None
 
@@ -165,7 +165,7 @@ def test_graph_does_not_grow_with_the_heads():
     @tf.function
     def step(features, weights, heads=heads):
       with tf.GradientTape() as tape:
-        alignment, norms, _ = gsda.compare_domains(heads, features, weights)
+        alignment, norms, _ = heads.compare_domains(features, weights)
         loss = tf.reduce_sum(alignment) + tf.reduce_sum(norms)
       return tape.gradient(loss, heads.trainable_variables)
 

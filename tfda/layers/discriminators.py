@@ -4,6 +4,8 @@ import tensorflow as tf
 
 from tfda.layers import dropout, perceptron
 
+_EPSILON = 1e-12  # Under the root of a norm, which has no gradient at 0.
+
 
 class DomainDiscriminator(tf.keras.layers.Layer):
   """An MLP from features to one logit: positive says source.
@@ -187,6 +189,44 @@ class MultiHeadDiscriminator(tf.keras.layers.Layer):
       return tf.cast(logits, self.dtype)
     logits, slopes = _logits_and_slopes(features, kernels, biases, dropped)
     return tf.cast(logits, self.dtype), tf.cast(slopes, self.dtype)
+
+  def compare_domains(
+    self, features, weights, noise=None, norm='l2', training=True
+  ):
+    """The domain losses of all heads, and how they pull at every feature.
+
+    As in GSDA (Hu et al. 2020), Eq. 6-8 and 10-11.
+
+    Args:
+      features: [2b, D], those of the source first.
+      weights: [heads, 2b], the p of Eq. 7-8; no gradient flows to them.
+      noise: of the step.
+      norm: 'l1' or 'l2'.
+      training: whether the heads drop units.
+
+    Returns:
+      losses [heads], means over the rows of p H(D(f), d);
+      norms [heads], means over the rows of ||d(p H(D(f), d)) / df||;
+      the gradient [2b, D] of the sum of the losses, without one of its own.
+    """
+    rows = tf.shape(features)[0]
+    weights = tf.stop_gradient(weights) / tf.cast(rows, weights.dtype)
+    logits, slopes = self(features, noise=noise, training=training, slopes=True)
+    ones = tf.ones([rows // 2], logits.dtype)
+    signs = tf.concat([-ones, ones], axis=0)  # d = 1, 0: H(D, d) = -ln D, ...
+    cross_entropies = weights * tf.nn.softplus(signs * logits)
+    # dH/df is the slope dlogit/df times this, up to the sign.
+    steepness = weights * tf.sigmoid(signs * logits)
+    if norm == 'l1':
+      lengths = tf.reduce_sum(tf.abs(slopes), axis=2)
+    else:
+      lengths = tf.sqrt(tf.reduce_sum(slopes**2, axis=2) + _EPSILON)
+    gradients = (signs * steepness)[..., tf.newaxis] * slopes
+    return (
+      tf.reduce_sum(cross_entropies, axis=1),
+      tf.reduce_sum(steepness * lengths, axis=1),
+      tf.stop_gradient(tf.reduce_sum(gradients, axis=0)),
+    )
 
   def get_config(self):
     return {

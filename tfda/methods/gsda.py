@@ -67,7 +67,6 @@ from tfda.settings import check, setting
 _LEVELS = ('global', 'group', 'class')
 _GRADIENTS = ('domain_gradient', 'group_gradient', 'class_gradient')
 _GAPS = ('group_class_gap', 'domain_group_gap')
-_EPSILON = 1e-12  # Under the root of a norm, which has no gradient at 0.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,44 +166,6 @@ def partition(num_classes, groups=None, seed=0):
   return class_to_group
 
 
-def compare_domains(
-  heads, features, weights, noise=None, norm='l2', training=True
-):
-  """The domain losses of all heads, and how they pull at every feature.
-
-  Args:
-    heads: a MultiHeadDiscriminator.
-    features: [2b, D], those of the source first.
-    weights: [heads, 2b], the p of Eq. 7-8; no gradient flows to them.
-    noise: of the step.
-    norm: 'l1' or 'l2'.
-    training: whether the heads drop units.
-
-  Returns:
-    losses [heads], means over the rows of p H(D(f), d);
-    norms [heads], means over the rows of ||d(p H(D(f), d)) / df||;
-    the gradient [2b, D] of the sum of the losses, without one of its own.
-  """
-  rows = tf.shape(features)[0]
-  weights = tf.stop_gradient(weights) / tf.cast(rows, weights.dtype)
-  logits, slopes = heads(features, noise=noise, training=training, slopes=True)
-  ones = tf.ones([rows // 2], logits.dtype)
-  signs = tf.concat([-ones, ones], axis=0)  # d = 1 and 0: H(D, d) = -ln D, ...
-  cross_entropies = weights * tf.nn.softplus(signs * logits)
-  # dH/df is the slope dlogit/df times this, up to the sign.
-  steepness = weights * tf.sigmoid(signs * logits)
-  if norm == 'l1':
-    lengths = tf.reduce_sum(tf.abs(slopes), axis=2)
-  else:
-    lengths = tf.sqrt(tf.reduce_sum(slopes**2, axis=2) + _EPSILON)
-  gradients = (signs * steepness)[..., tf.newaxis] * slopes
-  return (
-    tf.reduce_sum(cross_entropies, axis=1),
-    tf.reduce_sum(steepness * lengths, axis=1),
-    tf.stop_gradient(tf.reduce_sum(gradients, axis=0)),
-  )
-
-
 class Method(adaptation.AdaptationModel):
   """Classify the source; confuse domains, groups and classes, in step."""
 
@@ -248,8 +209,8 @@ class Method(adaptation.AdaptationModel):
     probabilities = tf.stop_gradient(tf.nn.softmax(target_logits))
     confident, weights = self._weights(source['label'], probabilities)
     entropy = tf.reduce_mean(confident * losses.entropy(target_logits))
-    alignments, norms, to_features = compare_domains(
-      self.discriminators, features, weights, noise, config.norm
+    alignments, norms, to_features = self.discriminators.compare_domains(
+      features, weights, noise, config.norm
     )
     domain, group, class_ = self._by_level(alignments)
     norms, synchronization, *gaps = self._synchronize(norms)
@@ -276,9 +237,8 @@ class Method(adaptation.AdaptationModel):
     features = tf.concat([source['features'], target['features']], axis=0)
     probabilities = tf.nn.softmax(tf.cast(target['logits'], tf.float32))
     confident, weights = self._weights(labels, probabilities)
-    _, norms, _ = compare_domains(
-      self.discriminators,
-      *(features, weights, None, self.config.norm, False),
+    _, norms, _ = self.discriminators.compare_domains(
+      features, weights, norm=self.config.norm, training=False
     )
     return tf.split(norms, self._heads), probabilities, confident
 

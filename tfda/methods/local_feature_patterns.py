@@ -32,15 +32,14 @@ L, in turns with D_h and D_l.
   the three steps     phases 'classifier', 'fine_tuning', 'adaptation'
   Ours(H), (w/o DA)   local_weight=0; holistic_weight=0 too, without step 3
 
-VGG16's conv5_3, Adam and its learning rate are settings of the run, as is which
-of the extractor's layers train (--freeze_until; the paper: the last two).
+VGG16's conv5_3, Adam and which layers train (--freeze_until) are settings.
 
 Deviations:
 * Eq. 3 is not as printed (losses.assignment_sparsity). It is of the source in
   the second step, of both domains in the third; the paper does not say.
-* Features keep their length, before the ReLU. On icon_home with MobileNet the
-  two nearest ||F - c||^2 are about 1,700 and 2,000, and H at alpha_s = 0.005 is
-  1.5; of features of length 1 (`normalise_features`) it is ln 32, and L_s idle.
+* Features keep their length, before the ReLU: on icon_home the nearest
+  ||F - c||^2 is about 1,800 and H at alpha_s some 2 nats (picture `distances`),
+  so L_s is active. With `normalise_features` H is always ln 32, and L_s idle.
 * D_h sees the logits ("activations of the classification layer"), or V_h.
 * Not in the paper: that V is normalised by column, then whole; that k-means is
   of the source; that a_ij enters D_l one-hot, beside the residual; that the
@@ -239,8 +238,7 @@ class Method(adaptation.AdaptationModel):
     del progress
     outputs = batch.get('outputs') or self._outputs(batch)
     config, labels = self.config, batch['source']['label']
-    source_logits = outputs['logits'][: tf.shape(labels)[0]]
-    label = losses.label_loss(labels, source_logits)  # Eq. 8
+    label = losses.label_loss(labels, outputs['logits'][: tf.shape(labels)[0]])
     sparsity = self._sparsity(outputs['maps'])
     holistic, local = self._confuse(outputs)
 
@@ -249,12 +247,10 @@ class Method(adaptation.AdaptationModel):
       + config.holistic_weight * holistic
       + config.local_weight * local
       + config.sparsity_weight * sparsity
-    )  # Eq. 9
-    return total, {
-      **(outputs.get('turn') or self._discriminate(outputs)),
-      **{'label': label, 'sparsity': sparsity},
-      **{'holistic': holistic, 'local': local},
-    }
+    )  # Eq. 8-9
+    terms = dict(zip(self.LOSS_TERMS, (label, sparsity, holistic, local)))
+    turn = outputs.get('turn') or self._discriminate(outputs)
+    return total, {**terms, **turn}
 
   def _outputs(self, batch):
     """What the losses read: of both domains, [2b, ...], in the third step."""
@@ -270,11 +266,12 @@ class Method(adaptation.AdaptationModel):
     dropped = self.dropout(encoding, noise=self.noise(batch), training=True)
     logits = self.classifier(dropped)
     compared = {}
-    if self._is_in('adaptation') and self.config.holistic_weight:
-      compared['holistic'] = logits if self._on_logits else encoding
-    if self._is_in('adaptation') and self.config.local_weight:
-      centres = self.netvlad.patterns
-      compared['local'] = netvlad.conditioned_residuals(maps, centres, shares)
+    if self._is_in('adaptation'):
+      if self.config.holistic_weight:
+        compared['holistic'] = logits if self._on_logits else encoding
+      if self.config.local_weight:
+        residuals = netvlad.conditioned_residuals
+        compared['local'] = residuals(maps, self.netvlad.patterns, shares)
     return {'maps': maps, 'logits': logits, 'compared': compared}
 
   def _discriminate(self, outputs):
