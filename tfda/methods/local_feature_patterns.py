@@ -99,6 +99,9 @@ class Config:
   classifier_rate: float = setting(
     100.0, 'learning rate of the first step / --learning_rate', minimum=0.0
   )
+  discriminator_rate: float = setting(
+    1.0, "the discriminators' learning rate / --learning_rate", minimum=0.0
+  )
 
   def __post_init__(self):
     prefix = 'local_feature_patterns.'
@@ -201,9 +204,12 @@ class Method(adaptation.AdaptationModel):
     extractor, classifier = tuple(ours), tuple(self.classifier.weights)
     count = 4 if self.discriminators else 2
     optimizers = tuple(make_optimizer() for _ in range(count))
-    # In float16 it is within a LossScaleOptimizer.
-    inner = getattr(optimizers[0], 'inner_optimizer', optimizers[0])
-    inner.set_multipliers([(v, config.classifier_rate) for v in classifier])
+    rates = [(classifier, config.classifier_rate)]
+    rates += [(self._adversaries(), config.discriminator_rate)]
+    for optimizer, (variables, rate) in zip(optimizers[::3], rates):
+      # In float16 it is within a LossScaleOptimizer.
+      inner = getattr(optimizer, 'inner_optimizer', optimizer)
+      inner.set_multipliers([(v, rate) for v in variables])
     phases = [
       phase('classifier', first, classifier, optimizers[:1]),
       phase('fine_tuning', second, extractor, optimizers[1:2]),
