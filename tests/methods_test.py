@@ -280,6 +280,14 @@ def test_resnet():
   assert not backbone.measures_mean
 
 
+@pytest.mark.parametrize('name', ['mobilenet', 'resnet18'])
+def test_moving_averages_of_a_library_s_network_are_of_ten_steps(name):
+  network = backbones.load(name, 'none', 32).network
+  kind = tf.keras.layers.BatchNormalization
+  norms = [layer for layer in network.layers if isinstance(layer, kind)]
+  assert norms and {layer.momentum for layer in norms} == {0.9}
+
+
 # Weights.
 
 
