@@ -47,16 +47,20 @@ def test_readme_names_every_method_and_tool():
     assert os.path.exists(os.path.join(ROOT, 'tools', f'{tool}.py'))
 
 
+def _figures(folder, seed, target):
+  folder = folder / f'seed{seed}'
+  folder.mkdir(parents=True)
+  results = {
+    'steps': 9,
+    'accuracy': {'source': 0.9, 'target': target},
+    'oracle': {'target_accuracy': 0.75},
+  }
+  (folder / 'results.json').write_text(json.dumps(results))
+
+
 def test_table_is_made_of_results(tmp_path):
   for seed, target in enumerate([0.5, 0.7]):
-    folder = tmp_path / 'a2b' / 'dann' / f'seed{seed}'
-    folder.mkdir(parents=True)
-    results = {
-      'steps': 9,
-      'accuracy': {'source': 0.9, 'target': target},
-      'oracle': {'target_accuracy': 0.75},
-    }
-    (folder / 'results.json').write_text(json.dumps(results))
+    _figures(tmp_path / 'a2b' / 'dann', seed, target)
   # The standard deviation of 50 and 70 is sqrt(2 * 10^2 / 1) = 14.14.
   row = summary.table('a2b', str(tmp_path)).splitlines()[-1]
   assert row == (
@@ -65,16 +69,37 @@ def test_table_is_made_of_results(tmp_path):
   )
 
 
+def test_pairs_are_compared_where_all_have_figures(tmp_path):
+  for seed, target in enumerate([0.5, 0.7]):
+    _figures(tmp_path / 'a2b' / 'dann', seed, target)
+  _figures(tmp_path / 'b2a' / 'dann', 0, 0.4)
+  for pair, target in (('a2b', 0.2), ('b2a', 0.6)):
+    _figures(tmp_path / pair / 'source_only', 0, target)
+  _figures(tmp_path / 'a2b' / 'tada', 0, 0.9)
+  document = tmp_path / 'text.md'
+  document.write_text('<!-- results: a2b b2a -->\n<!-- end -->\n')
+  made = summary.fill_in(str(document), str(tmp_path)).splitlines()
+  assert made[1:-1] == [
+    '| flag file | steps | seeds | a2b | b2a | mean |',
+    '|---|---|---|---|---|---|',
+    '| [source_only](flags/a2b/source_only.flags) | 9 | 1 | 20.00 | 60.00 | '
+    '40.00 |',
+    '| [dann](flags/a2b/dann.flags) | 9 | 1-2 | 60.00 ± 14.14 | 40.00 | '
+    '50.00 |',
+  ]
+
+
 def test_collected_figures_hold_no_path_of_the_machine(tmp_path):
   run = tmp_path / 'run'
   run.mkdir()
   (run / 'results.json').write_text('{"seed": 4}')
   (run / 'metrics.csv').write_text('step\n1\n')
-  (run / 'flags.txt').write_text(f'# {run}\n--run_dir={run}\n--steps=9\n')
+  paths = f'--run_dir={run}\n--cache_dir={run}\n--backbone_weights={run}/a.h5\n'
+  (run / 'flags.txt').write_text(f'# {run}\n{paths}--steps=9\n')
   out = summary.collect(str(run), 'a2b/dann', str(tmp_path / 'results'))
   assert out == str(tmp_path / 'results' / 'a2b' / 'dann' / 'seed4')
   with open(os.path.join(out, 'flags.txt')) as file:
-    assert file.read() == '--steps=9\n'
+    assert file.read() == '--backbone_weights=a.h5\n--steps=9\n'
   assert sorted(os.listdir(out)) == ['flags.txt', 'metrics.csv', 'results.json']
 
 

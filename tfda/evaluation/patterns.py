@@ -121,11 +121,12 @@ def _measure(model, domain, side):
 
 def local_features(model, inputs, side):
   """F [N, h, w, D] of images or stored features, in parts."""
-  extract = tf.function(
-    lambda x: model.local_features(x, domain=side), reduce_retracing=True
-  )
-  parts = [inputs[i : i + _BATCH] for i in range(0, len(inputs), _BATCH)]
-  return np.concatenate([extract(tf.constant(part)) for part in parts])
+  extract = tf.function(lambda x: model.local_features(x, domain=side))
+  missing = [(0, -len(inputs) % _BATCH)] + [(0, 0)] * (inputs.ndim - 1)
+  padded = np.pad(inputs, missing)  # One trace serves all parts.
+  parts = np.split(padded, len(padded) // _BATCH)
+  features = [extract(tf.constant(part)) for part in parts]
+  return np.concatenate(features)[: len(inputs)]
 
 
 def squared_distances(features, patterns):

@@ -15,8 +15,10 @@ import numpy as np
 from tfda import errors, run_directory
 
 _KEPT = ('results.json', 'metrics.csv')
-# Of flags.txt, lines that hold paths of the machine it ran on are not kept.
-_PATHS = ('#', '--data_dir=', '--run_dir=')
+# Of flags.txt, lines that hold paths of the machine it ran on are not kept; of
+# the weights' path, the folder is not.
+_PATHS = ('#', '--data_dir=', '--run_dir=', '--cache_dir=')
+_WEIGHTS = '--backbone_weights='
 # Published accuracies on the target: Ganin & Lempitsky 2015, Table 1; the
 # second figure is that of a later version of the paper.
 _PUBLISHED = {
@@ -47,7 +49,11 @@ def collect(run_dir, name, results='results'):
   for file in _KEPT:
     shutil.copy(os.path.join(run_dir, file), out)
   with open(run.flags, encoding='utf-8') as file:
-    kept = [line for line in file if not line.startswith(_PATHS)]
+    kept = [
+      re.sub(f'^{_WEIGHTS}.*/', _WEIGHTS, line)
+      for line in file
+      if not line.startswith(_PATHS)
+    ]
   run_directory.write(os.path.join(out, 'flags.txt'), ''.join(kept))
   return out
 
@@ -64,13 +70,8 @@ def table(pair, results='results'):
     '|---|---|---|---|---|---|---|',
   ]
   rows = []
-  for folder in glob.glob(os.path.join(glob.escape(results), pair, '*')):
-    runs = []
-    for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*'))):
-      with open(os.path.join(path, 'results.json')) as file:
-        runs.append(json.load(file))
-    name = os.path.basename(folder)
-    target = [run['accuracy']['target'] for run in runs]
+  for name, runs in _runs(pair, results).items():
+    target = _targets(runs)
     cells = [
       f'[{name}](flags/{pair}/{name}.flags)',
       str(runs[0]['steps']),
@@ -84,6 +85,48 @@ def table(pair, results='results'):
   return '\n'.join(lines + [line for _, line in sorted(rows)])
 
 
+def comparison(pairs, results='results'):
+  """A Markdown table of target accuracies, a column a pair, and their mean.
+
+  Args:
+    pairs: at least two, as for `table`. A flag file that some of them lack is
+      left out.
+    results: the folder of figures.
+  """
+  of_pair = [_runs(pair, results) for pair in pairs]
+  rows = []
+  for name in set.intersection(*map(set, of_pair)):
+    targets = [_targets(runs[name]) for runs in of_pair]
+    mean = np.mean([np.mean(target) for target in targets])
+    seeds = sorted({len(target) for target in targets})
+    cells = [
+      f'[{name}](flags/{pairs[0]}/{name}.flags)',
+      str(of_pair[0][name][0]['steps']),
+      '-'.join(map(str, seeds)),
+      *map(_percent, targets),
+      _percent([mean]),
+    ]
+    rows.append((mean, f'| {" | ".join(cells)} |'))
+  heads = ['flag file', 'steps', 'seeds', *pairs, 'mean']
+  lines = [f'| {" | ".join(heads)} |', '|---' * len(heads) + '|']
+  return '\n'.join(lines + [line for _, line in sorted(rows)])
+
+
+def _runs(pair, results):
+  """{flag file: results.json of its seeds}."""
+  pattern = os.path.join(glob.escape(results), pair, '*', '*', 'results.json')
+  runs = {}
+  for path in sorted(glob.glob(pattern)):
+    name = os.path.basename(os.path.dirname(os.path.dirname(path)))
+    with open(path) as file:
+      runs.setdefault(name, []).append(json.load(file))
+  return runs
+
+
+def _targets(runs):
+  return [run['accuracy']['target'] for run in runs]
+
+
 def _percent(values):
   values = 100.0 * np.array(values)
   if len(values) == 1:
@@ -94,21 +137,23 @@ def _percent(values):
 def fill_in(document, results='results'):
   """Returns a document's text with its tables made anew.
 
-  A table stands between `<!-- results: PAIR -->` and `<!-- end -->`.
+  A table stands between `<!-- results: PAIR -->` and `<!-- end -->`; with
+  several pairs it compares them.
 
   Raises:
     UsageError: there are no figures for a pair that the document names.
   """
 
   def filled(match):
-    pair = match.group(1)
-    if not os.path.isdir(os.path.join(results, pair)):
-      raise errors.UsageError(f'{results}/{pair}: no figures for {document}')
-    start, end = f'<!-- results: {pair} -->', '<!-- end -->'
-    return f'{start}\n{table(pair, results)}\n{end}'
+    pairs = match.group(1).split()
+    for pair in pairs:
+      if not os.path.isdir(os.path.join(results, pair)):
+        raise errors.UsageError(f'{results}/{pair}: no figures for {document}')
+    made = comparison(pairs, results) if pairs[1:] else table(*pairs, results)
+    return f'<!-- results: {match.group(1)} -->\n{made}\n<!-- end -->'
 
   with open(document, encoding='utf-8') as file:
     text = file.read()
   return re.sub(
-    r'<!-- results: (\S+) -->.*?<!-- end -->', filled, text, flags=re.DOTALL
+    r'<!-- results: (.+?) -->.*?<!-- end -->', filled, text, flags=re.DOTALL
   )
