@@ -1,5 +1,6 @@
 """Local feature patterns: Eq. 1-9 by loops, the turns, the steps, the toy."""
 
+import dataclasses
 import glob
 import io
 import math
@@ -304,6 +305,48 @@ def test_a_run_makes_its_patterns_once(tmp_path, monkeypatch):
   os.remove(os.path.join(path, 'results.json'))
   experiment.train(settings, config())
   assert len(calls) == 1
+
+
+@pytest.mark.slow
+def test_a_step_alone_and_then_the_rest_is_the_whole_run(tmp_path, monkeypatch):
+  monkeypatch.setattr(
+    local_feature_patterns.Method, 'pictures', lambda self, data: {}
+  )
+  whole = experiment.Experiment(
+    method='local_feature_patterns',
+    source='optdigits',
+    target='optdigits_m',
+    image_size=8,
+    batch_size=8,
+    steps=8,
+    learning_rate=0.001,
+    run_dir=str(tmp_path / 'whole'),
+  )
+  chosen = config(classifier_share=0.25, fine_tuning_share=0.5)
+  experiment.train(whole, chosen)
+  parts = dataclasses.replace(whole, run_dir=str(tmp_path / 'parts'))
+  part = dataclasses.replace(parts, stop_after='fine_tuning')
+  with pytest.raises(errors.Interrupted, match='at step 5 of 8'):
+    experiment.train(part, chosen)
+  experiment.train(parts, chosen)
+  values = [
+    tf.train.load_checkpoint(str(tmp_path / name / 'checkpoints'))
+    for name in ('whole', 'parts')
+  ]
+  compared = 0
+  for key in values[0].get_variable_to_shape_map():
+    if key.startswith(('model/', 'optimizers/')):
+      np.testing.assert_array_equal(*[v.get_tensor(key) for v in values])
+      compared += 1
+  assert compared > 20
+  with pytest.raises(errors.UsageError, match='did you mean fine_tuning?'):
+    experiment.train(
+      dataclasses.replace(
+        whole, run_dir=str(tmp_path / 'new'), stop_after='finetuning'
+      ),
+      chosen,
+    )
+  assert not (tmp_path / 'new').exists()
 
 
 # The rows of the tables.

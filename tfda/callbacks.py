@@ -100,12 +100,22 @@ class Trainer(tf.keras.callbacks.Callback):
     ):
       self._save()
     if self._signal is not None and not last:
-      raise errors.Interrupted(
-        f'stopped at step {self._step} of {self._experiment.steps}; its '
-        f'checkpoint is in {self._run.checkpoints}; the same command goes on '
-        'from there',
-        130 if self._signal == signal.SIGINT else 0,
+      self._stop(
+        'the same command', 130 if self._signal == signal.SIGINT else 0
       )
+
+  def stop_after(self, phase):
+    """Raises Interrupted at the end of a phase, after its checkpoint."""
+    self._save()
+    self._say(f'the phase {phase.name} is done')
+    self._stop('the same command without --stop_after', 0)
+
+  def _stop(self, command, exit_code):
+    raise errors.Interrupted(
+      f'stopped at step {self._step} of {self._experiment.steps}; its '
+      f'checkpoint is in {self._run.checkpoints}; {command} goes on from there',
+      exit_code,
+    )
 
   def _shown(self, logs):
     return {

@@ -10,11 +10,12 @@ class RunError(RuntimeError):
 
 
 class Interrupted(RunError):
-  """Training stopped on a signal, after its checkpoint was written.
+  """Training stopped on request, after its checkpoint was written.
 
   Attributes:
     exit_code: 130 after Ctrl-C as shells have it; 0 after SIGTERM, which a
-      scheduler sends to a job that it will start again.
+      scheduler sends to a job that it will start again, and after the phase
+      that `stop_after` names.
   """
 
   def __init__(self, message, exit_code):

@@ -155,6 +155,11 @@ class Experiment:
     'precision of the layers',
     choices=('none', 'float16', 'bfloat16'),
   )
+  stop_after: Optional[str] = setting(
+    None,
+    'stop after this phase of the method, as after Ctrl-C; the same command '
+    'without it goes on',
+  )
   log_every: int = setting(100, 'steps between log entries', minimum=1)
   evaluate_every: int = setting(1000, 'steps between evaluations', minimum=1)
   checkpoint_every: int = setting(1000, 'steps between checkpoints', minimum=1)
@@ -185,6 +190,7 @@ RESUMABLE = (
   'cache_dir',
   'run_dir',
   'strategy',
+  'stop_after',
   'log_every',
   'evaluate_every',
   'checkpoint_every',
@@ -292,7 +298,8 @@ def train(experiment, method_config=None):
   Raises:
     UsageError: the settings or the data do not fit; nothing was written.
     RunError: the training failed (a loss that is not finite, a full disk).
-    Interrupted: stopped by Ctrl-C or SIGTERM; the same call goes on.
+    Interrupted: stopped by Ctrl-C, SIGTERM or `stop_after`; the same call goes
+      on.
   """
   method = methods.load(experiment.method)
   config = method.Config() if method_config is None else method_config
@@ -344,6 +351,12 @@ def _train(experiment, config, run, strategy):
   )
   if sum(phase.steps for phase in phases) != experiment.steps:
     raise ValueError(f'the phases of {experiment.method} miss its steps')
+  names = [phase.name for phase in phases]
+  if experiment.stop_after not in (None, *names):
+    raise errors.UsageError(
+      f'--stop_after={experiment.stop_after}: no such phase of '
+      f'{experiment.method}; {errors.near(experiment.stop_after, names)}'
+    )
   if experiment.cache_features:
     data = _with_stored_features(experiment, model.backbone, data)
   is_new = not tf.train.latest_checkpoint(run.checkpoints)
@@ -384,6 +397,8 @@ def _train(experiment, config, run, strategy):
       if int(model.step.numpy()) < end:
         model.begin_phase(phase, start)
         _fit(experiment, model, data, end, strategy, trainer)
+      if phase.name == experiment.stop_after and end < experiment.steps:
+        trainer.stop_after(phase)
       start = end
     captions = trainer.write_pictures()
   images = len(model.STREAMS) * experiment.batch_size * start
