@@ -298,6 +298,14 @@ def test_mirrored_run_gives_the_weights_of_one_device(finished, tmp_path):
       np.testing.assert_allclose(ours[name], value, atol=1e-5, err_msg=name)
 
 
+def test_mirrored_runs_of_other_shapes_follow_each_other(tmp_path):
+  for method in ('dann', 'gsda'):  # The second reduces within its step, too.
+    run = settings(
+      tmp_path / method, method=method, strategy='mirrored', steps=2
+    )
+    assert run_directory.RunDirectory(experiment.train(run)).finished()
+
+
 @pytest.mark.parametrize('form', ['reversal', 'two_losses'])
 @pytest.mark.parametrize('precision', ['float16', 'bfloat16'])
 def test_mixed_precision_trains(precision, form, tmp_path):

@@ -316,9 +316,13 @@ def train(experiment, method_config=None):
 
 def _strategy(experiment):
   if experiment.strategy == 'mirrored':
+    devices = [d.name for d in tf.config.list_logical_devices('GPU')]
+    if devices:
+      return tf.distribute.MirroredStrategy(devices)
+    # The collectives of CPUs keep shapes from one run of a process to the next.
     return tf.distribute.MirroredStrategy(
-      [d.name for d in tf.config.list_logical_devices('GPU')]
-      or [d.name for d in tf.config.list_logical_devices('CPU')]
+      [d.name for d in tf.config.list_logical_devices('CPU')],
+      tf.distribute.ReductionToOneDevice(),
     )
   return tf.distribute.get_strategy()
 
