@@ -114,8 +114,11 @@ class Experiment:
     minimum=0.0,
   )
   learning_rate_beta: float = setting(0.75, 'beta in the same', minimum=0.0)
-  momentum: float = setting(0.9, 'momentum of sgd', minimum=0.0, maximum=1.0)
+  momentum: float = setting(
+    0.9, 'momentum of sgd, beta_1 of adam', minimum=0.0, maximum=1.0
+  )
   nesterov: bool = setting(False, 'Nesterov momentum for sgd')
+  adam_epsilon: float = setting(1e-7, 'epsilon of adam', minimum=0.0)
   weight_decay: float = setting(
     0.0, 'coupled (L2) weight decay on all trainable variables', minimum=0.0
   )
@@ -254,6 +257,7 @@ def make_optimizer(experiment, model):
     schedule,
     momentum=experiment.momentum,
     nesterov=experiment.nesterov,
+    epsilon=experiment.adam_epsilon,
     weight_decay=experiment.weight_decay,
     clip_norm=experiment.clip_norm,
     max_norm=experiment.max_norm,

@@ -102,6 +102,7 @@ def make(
   learning_rate,
   momentum=0.9,
   nesterov=False,
+  epsilon=1e-7,
   weight_decay=0.0,
   clip_norm=0.0,
   max_norm=0.0,
@@ -111,8 +112,9 @@ def make(
   Args:
     name: 'sgd' or 'adam'.
     learning_rate: a number or a schedule.
-    momentum: of SGD.
+    momentum: of SGD; beta_1 of Adam.
     nesterov: of SGD.
+    epsilon: of Adam.
     weight_decay: coupled, on every trainable variable.
     clip_norm: the norm over all gradients together, before weight decay, that
       they are scaled down to where they are beyond it; 0 for no clipping.
@@ -126,7 +128,9 @@ def make(
       learning_rate, momentum=momentum, nesterov=nesterov, **clipping
     )
   else:
-    optimizer = Adam(learning_rate, **clipping)
+    optimizer = Adam(
+      learning_rate, beta_1=momentum, epsilon=epsilon, **clipping
+    )
   optimizer.set_coupled_weight_decay(weight_decay)
   optimizer.set_max_norm(max_norm)
   return optimizer
