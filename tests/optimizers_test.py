@@ -132,6 +132,22 @@ def test_adam_multiplier_scales_the_update():
       np.testing.assert_allclose(np.abs(slow - start), 0.01, rtol=1e-3)
 
 
+def test_momentum_and_epsilon_of_adam():
+  # Kingma & Ba 2015, end of Section 2: alpha_t = alpha sqrt(1 - b2^t) /
+  # (1 - b1^t), and epsilon beside the root of the uncorrected v.
+  weight = tf.Variable([3.0])
+  optimizer = optimizers.make('adam', 0.01, momentum=0.5, epsilon=1e-3)
+  m = v = 0.0
+  expected = 3.0
+  for t, gradient in enumerate([0.02, -0.01, 0.03], start=1):
+    optimizer.apply_gradients([(tf.constant([gradient]), weight)])
+    m = 0.5 * m + 0.5 * gradient
+    v = 0.999 * v + 0.001 * gradient**2
+    rate = 0.01 * np.sqrt(1.0 - 0.999**t) / (1.0 - 0.5**t)
+    expected -= rate * m / (np.sqrt(v) + 1e-3)
+    np.testing.assert_allclose(weight, [expected], rtol=1e-6)
+
+
 def test_adam_weight_decay_is_coupled():
   (w,) = _variables([4.0, -4.0])
   optimizer = optimizers.make('adam', 0.01, weight_decay=0.5)
