@@ -102,10 +102,10 @@ def make(
   learning_rate,
   momentum=0.9,
   nesterov=False,
-  epsilon=1e-7,
   weight_decay=0.0,
   clip_norm=0.0,
   max_norm=0.0,
+  epsilon=1e-7,
 ):
   """Makes an optimizer; `set_multipliers` is the caller's.
 
@@ -114,10 +114,11 @@ def make(
     learning_rate: a number or a schedule.
     momentum: of SGD; beta_1 of Adam.
     nesterov: of SGD.
-    epsilon: of Adam.
     weight_decay: coupled, on every trainable variable.
     clip_norm: the norm over all gradients together, before weight decay, that
       they are scaled down to where they are beyond it; 0 for no clipping.
+    max_norm: see `set_max_norm`; 0 for none.
+    epsilon: of Adam.
 
   Returns:
     A Keras optimizer.
