@@ -288,6 +288,18 @@ def test_moving_averages_of_a_library_s_network_are_of_ten_steps(name):
   assert norms and {layer.momentum for layer in norms} == {0.9}
 
 
+def test_frozen_batch_norm_is_the_same_for_every_batch():
+  backbone = backbones.load('mobilenet', 'none', 32)
+  before = len(backbone.network.trainable_weights)
+  backbone.freeze_batch_norm()
+  # A scale and an offset in each of 27.
+  assert len(backbone.network.trainable_weights) == before - 2 * 27
+  images = _images(3, 32)
+  together = backbone(images, training=True)
+  alone = backbone(images[:1], training=True)
+  np.testing.assert_allclose(together[:1], alone, rtol=1e-5, atol=1e-6)
+
+
 # Weights.
 
 

@@ -111,6 +111,13 @@ class Backbone(tf.keras.layers.Layer):
       for layer in self._layers_until(layer_name, network):
         layer.trainable = False
 
+  def freeze_batch_norm(self):
+    """Freezes batch normalisation: fixed averages, scales and offsets."""
+    for network in (self.network, self.source_network):
+      for layer in network.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+          layer.trainable = False
+
   def _layers_until(self, layer_name, network):
     names = [layer.name for layer in network.layers]
     if layer_name not in names:

@@ -59,6 +59,9 @@ class Experiment:
   freeze_until: Optional[str] = setting(
     None, 'freeze the backbone up to and including this layer'
   )
+  freeze_batch_norm: bool = setting(
+    False, "batch normalisation as in the backbone's weights, for all images"
+  )
   cache_features: int = setting(
     0,
     'store what the frozen part makes of every image and train behind it: 0 '
@@ -219,6 +222,8 @@ def build(experiment, config, num_classes):
   )
   if experiment.freeze_until:
     backbone.freeze_until(experiment.freeze_until)
+  if experiment.freeze_batch_norm:
+    backbone.freeze_batch_norm()
   method = methods.load(experiment.method).Method
   if experiment.target_labelled:
     method = semi_supervised.extended(method)
