@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests import tiny_run
-from tfda import errors
+from tfda import errors, experiment
 from tfda.data import images as image_files
 from tfda.serving import classifier, export, restore
 from tools import evaluate as evaluate_tool
@@ -278,6 +278,26 @@ def test_evaluate_tool_repeats_the_results(run_dir, monkeypatch, capsys):
     f'{target:.2%}',
     f'{results["validators"]["target_entropy"]:.4f}',
   ]
+
+
+def test_evaluate_tool_tests_as_the_run_did(tmp_path, monkeypatch, capsys):
+  trained = experiment.Experiment(
+    method='source_only',
+    source='optdigits',
+    target='optdigits_m',
+    target_classes='first3',
+    image_size=8,
+    steps=1,
+    batch_size=8,
+    run_dir=str(tmp_path / 'run'),
+  )
+  path = experiment.train(trained)
+  with open(os.path.join(path, 'results.json')) as file:
+    results = json.load(file)
+  _, rows = evaluated(monkeypatch, capsys, f'--run_dir={path}')
+  count, accuracy = results['images']['target_test'], results['accuracy']
+  assert 100 < count < 200  # Of 500, three classes of ten.
+  assert rows['target'][1:3] == [str(count), f'{accuracy["target"]:.2%}']
 
 
 def test_evaluate_tool_on_other_domains(run_dir, photos, monkeypatch, capsys):

@@ -281,6 +281,8 @@ def test_settings_made_in_code_are_checked_alike():
     experiment.Experiment(steps=0)
   with pytest.raises(errors.UsageError, match='--optimizer=sgdd.*sgd'):
     experiment.Experiment(optimizer='sgdd')
+  with pytest.raises(errors.UsageError, match='--source=.* more than one line'):
+    experiment.Experiment(source='folder:a\nb')
   with pytest.raises(errors.UsageError, match='--dann.gamma=-1.0 is below 0'):
     methods.load('dann').Config(gamma=-1.0)
 

@@ -50,6 +50,48 @@ def test_flag_file_loads_and_says_what_it_is(path):
   assert os.path.basename(os.path.dirname(path)) == folder
 
 
+def _settings(path):
+  experiment, config, _, _ = flag_config.parse_experiment(
+    [f'--flagfile=flags/{path}.flags']
+  )
+  return experiment, config
+
+
+@pytest.mark.parametrize(
+  'pair, backbone, alpha, dropout',
+  [
+    # No annealing between MNIST and SVHN; dropout and max-norm in their net.
+    ('svhn2mnist', 'dann_svhn', 0, 0.5),
+    ('mnist2svhn', 'dann_svhn', 0, 0.5),
+    ('syn_numbers2svhn', 'dann_svhn', 10, 0.5),
+    ('syn_signs2gtsrb', 'dann_gtsrb', 10, 0.0),
+  ],
+)
+def test_dann_on_digits_and_signs_is_the_paper_s(
+  pair, backbone, alpha, dropout
+):
+  run, config = _settings(f'{pair}/dann')
+  assert f'{run.source}2{run.target}' == pair
+  assert (run.backbone, run.batch_size, run.momentum) == (backbone, 64, 0.9)
+  assert (run.learning_rate, run.learning_rate_alpha) == (0.01, alpha)
+  assert run.classifier_dropout == config.discriminator_dropout == dropout
+  assert (run.max_norm > 0) == (dropout > 0)
+  assert (config.domain_weight, config.gamma) == (1.0, 10.0)
+
+
+@pytest.mark.parametrize(
+  'pair', ['amazon2webcam', 'dslr2webcam', 'webcam2dslr']
+)
+def test_dann_on_office_is_that_of_the_released_code(pair):
+  run, config = _settings(f'office31_{pair}/dann')
+  assert (run.backbone, run.bottleneck, run.batch_size) == ('resnet50', 256, 64)
+  assert (run.learning_rate, run.new_layer_multiplier) == (0.001, 10)
+  assert run.bias_multiplier == 2  # x20 in new layers.
+  assert (run.resize, run.image_size) == (256, 224)
+  assert run.augmentation == 'crop_flip'
+  assert (config.domain_weight, config.discriminator_dropout) == (0.1, 0.5)
+
+
 def _numbers(*shape, seed=0):
   return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
@@ -116,6 +158,8 @@ def _run(path, data_dir, tmp_path, monkeypatch, *more):
     'flags/syn_numbers2svhn/dann.flags',
     'flags/svhn2mnist/dann.flags',
     'flags/mnist2svhn/dann.flags',
+    'flags/svhn2mnist/source_only.flags',
+    'flags/mnist2svhn/train_on_target.flags',
     'flags/syn_signs2gtsrb/dann.flags',
     'flags/syn_signs2gtsrb/train_on_target.flags',
     'flags/syn_signs2gtsrb/dann_semi_supervised.flags',
@@ -129,6 +173,37 @@ def test_digits_and_signs_run(path, data_dir, tmp_path, monkeypatch):
   # A fifth of 2,150 is for test; where 128 are shown, all others of training.
   images = {'gtsrb': 430, 'svhn': 10, 'mnist': 10}[results['target']]
   assert results['images']['target_test'] == (1592 if more else images)
+
+
+@pytest.fixture(scope='module')
+def office_of_31(tmp_path_factory):
+  """Office-31 with one image a class, in its other layout."""
+  shared = (
+    'back_pack bike calculator headphones keyboard laptop_computer monitor '
+    'mouse mug projector'
+  )
+  root = tmp_path_factory.mktemp('office')
+  for domain in ('amazon', 'webcam'):
+    for name in [*shared.split(), *(f'other_{i}' for i in range(21))]:
+      folder = root / 'office31' / domain / name
+      folder.mkdir(parents=True)
+      Image.fromarray(_numbers(30, 40, 3)).save(folder / 'frame_0.jpg')
+  return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'name, left',
+  [('gsda_partial', 10), ('local_feature_patterns_31to25_unadapted', 25)],
+)
+def test_partial_office_runs(name, left, office_of_31, tmp_path, monkeypatch):
+  path = f'flags/office31_amazon2webcam/{name}.flags'
+  results = _run(path, office_of_31, tmp_path, monkeypatch)
+  assert results['images']['source_test'] == 31
+  assert results['images']['target_train'] == left
+  assert results['images']['target_test'] == left
+  of_class = results['per_class_accuracy']['target'].values()
+  assert len(of_class) == 31 and list(of_class).count(None) == 31 - left
 
 
 @pytest.mark.slow

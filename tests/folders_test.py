@@ -207,6 +207,11 @@ def test_circles_of_links(tmp_path):
   write_images(tmp_path, {'cat/1.png': 1})
   (tmp_path / 'cat' / 'back').symlink_to(tmp_path)
   assert reds(load(f'folder:{tmp_path}')) == [1]
+  # Nor do they lead from one class into another, by the root or directly.
+  write_images(tmp_path, {'dog/2.png': 2})
+  (tmp_path / 'cat' / 'friend').symlink_to(tmp_path / 'dog')
+  domain = load(f'folder:{tmp_path}')
+  assert reds(domain) == [1, 2] and list(domain.labels) == [0, 1]
   (tmp_path / 'self').symlink_to('self')
   assert 'symbolic links' in refused(f'folder:{tmp_path}', 'train', 4)
 

@@ -204,7 +204,7 @@ def test_neither_player_s_update_reaches_the_other():
 
 
 def step_in(run, number):
-  """(names of the parts that a step moves, by how much the classifier)."""
+  """{name of a part: by how much a step moves it}, of the parts it moves."""
   model = run.model
   parts = {
     'extractor': model.backbone.trainable_variables,
@@ -222,33 +222,37 @@ def step_in(run, number):
     name: max(abs(v.numpy() - old).max() for v, old in zip(part, before[name]))
     for name, part in parts.items()
   }
-  return {name for name, most in moved.items() if most > 0}, moved['classifier']
+  return {name: most for name, most in moved.items() if most > 0}
 
 
 def test_three_steps_train_what_the_paper_says():
   run = make(
-    config(classifier_share=0.25, fine_tuning_share=0.5, classifier_rate=50.0),
+    config(
+      classifier_share=0.25,
+      fine_tuning_share=0.5,
+      classifier_rate=50.0,
+      discriminator_rate=7.0,
+    ),
     steps=8,
     optimizer='adam',
     learning_rate=1e-4,
     learning_rate_alpha=0.0,
+    new_layer_multiplier=3.0,
   )
   assert [(phase.name, phase.steps) for phase in run.phases] == [
     ('classifier', 2),
     ('fine_tuning', 3),
     ('adaptation', 3),
   ]
-  moved, by = step_in(run, 0)
-  assert moved == {'classifier'}
-  # Adam's first step is the learning rate: 50 times 1e-4.
-  assert by == pytest.approx(0.005, rel=1e-2)
+  # Adam's first step is the learning rate, 1e-4 times that of the part.
+  rates = {'classifier': 50e-4}
+  assert step_in(run, 0) == pytest.approx(rates, rel=0.02)
   assert run.model.scheduled(0.0) == {'learning_rate_factor': 50.0}
-  moved, by = step_in(run, 1)
-  assert moved == {'extractor', 'patterns', 'classifier'}
-  assert by == pytest.approx(1e-4, rel=1e-2)
+  rates = {'extractor': 1e-4, 'patterns': 3e-4, 'classifier': 3e-4}
+  assert step_in(run, 1) == pytest.approx(rates, rel=0.02)
   assert run.model.scheduled(0.0) == {'learning_rate_factor': 1.0}
-  moved, _ = step_in(run, 2)
-  assert moved == {'extractor', 'patterns', 'classifier', 'holistic', 'local'}
+  rates = {**rates, 'holistic': 7e-4, 'local': 7e-4}
+  assert step_in(run, 2) == pytest.approx(rates, rel=0.02)
 
 
 def test_frozen_layers_are_in_no_step():
@@ -661,13 +665,19 @@ def test_pictures_of_distances_and_maps_are_of_the_features(monkeypatch):
   assert tuple(names) == ('source', 'target')
 
 
-def test_most_similar_feature_is_the_nearest_other_one():
+def test_most_similar_feature_is_the_nearest_of_another_image():
   features = np.random.default_rng(0).normal(size=[12, 3]) + 100.0
+  features[1] = features[0] + 0.01  # Of the same image.
+  images = np.repeat([0, 1, 2, -1], 3)
   expected = [
-    min((sum((a - b) ** 2), j) for j, b in enumerate(features) if j != i)[1]
+    min(
+      (sum((a - b) ** 2), j)
+      for j, b in enumerate(features)
+      if images[j] != images[i]
+    )[1]
     for i, a in enumerate(features)
   ]
-  assert patterns.most_similar(features).tolist() == expected
+  assert patterns.most_similar(features, images).tolist() == expected
 
 
 def test_without_patterns_there_are_no_pictures():

@@ -144,6 +144,35 @@ def test_close_calls_at_the_published_decay_keep_their_digits(offset):
   np.testing.assert_allclose(shares, expected, atol=0.02)
 
 
+@pytest.mark.parametrize('calls', [4, 0])
+def test_only_the_closest_calls_are_decided_anew(calls, monkeypatch):
+  """As in training, where they are a part of all."""
+  monkeypatch.setattr(netvlad, '_CLOSE_CALLS', calls)
+  monkeypatch.setattr(netvlad, '_ONE_IN', 10**9)
+  close, patterns = close_calls(calls, offset=100.0)
+  random = np.random.default_rng(1)
+  clear = patterns[random.integers(8, size=60)] + 0.1 * normal(60, 64)
+  features = np.concatenate([clear, close])[random.permutation(60 + calls)]
+  shares = netvlad.soft_assignment(np.float32(features), patterns, PUBLISHED)
+  expected = assignment_by_loops(features, patterns, PUBLISHED)
+  np.testing.assert_allclose(shares, expected, atol=0.02)
+
+
+def test_closest_call_is_exact_at_the_size_of_real_features():
+  # ||F - c||^2 is about 2,000, as on icon_home.
+  random = np.random.default_rng(0)
+  pattern = np.float32(random.normal(0.0, 1.4, [1, 1024]))
+  step = np.zeros([1, 1024], np.float32)
+  step[0, 3] = 2.0**-10
+  patterns = np.concatenate([pattern, pattern + step])
+  features = np.zeros([1, 1024], np.float32)
+  # |F - c_1|^2 - |F - c_0|^2 = 2 c_3 s + s^2.
+  nearer = 2.0 * float(pattern[0, 3]) * 2.0**-10 + 2.0**-20
+  expected = 1.0 / (1.0 + np.exp(-200.0 * nearer))
+  shares = netvlad.soft_assignment(features, patterns, 200.0)
+  np.testing.assert_allclose(shares[0, 0], expected, rtol=1e-3)
+
+
 def test_two_neighbours_far_from_the_mean_are_told_apart():
   """There the matrix product alone rounds what decides."""
   patterns = np.float32([[1000.0, 0.0], [1000.0, 0.02], [-1000.0, 0.0]])

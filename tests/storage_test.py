@@ -385,8 +385,16 @@ def test_other_files_or_settings_are_decoded_anew(tmp_path, monkeypatch):
   paths = photographs(tmp_path)
   decoded(paths, tmp_path)
   seen = count_reads(monkeypatch)
+
+  def write_at_the_same_time():
+    time = os.stat(paths[2]).st_mtime_ns
+    written = (tmp_path / '2.png').read_bytes()
+    write(tmp_path / '2.png', written[:-1] + written[-1:])
+    os.utime(paths[2], ns=(time, time))
+
   changes = [
     lambda: decoded(paths, tmp_path, size=6),
+    lambda: (write_at_the_same_time(), decoded(paths, tmp_path)),
     lambda: decoded(paths, tmp_path, max_pixels=1000),
     lambda: decoded(paths[::-1], tmp_path),
     lambda: (os.utime(paths[3], ns=(0, 0)), decoded(paths, tmp_path)),

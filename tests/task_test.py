@@ -60,11 +60,21 @@ def test_restricted_target_by_a_file_and_with_fewer_classes(tmp_path):
     ('ant,bea', _domain(), 'bea is no class of the source; did you mean bee'),
     ('ant', _domain(class_names=('bee',)), 'ant is no class of t'),
     ('ant', _domain(labelled=False), 't has no labels'),
+    ('first0', _domain(), 'first0: names no class'),
+    (',', _domain(), 'names no class'),
+    ('first99', _domain(), f'first99: there are {len(NAMES)} classes'),
   ],
 )
 def test_restriction_that_does_not_fit(classes, target, message):
   with pytest.raises(errors.UsageError, match=message):
     task.restricted(target, classes, NAMES)
+
+
+def test_file_of_classes_that_is_no_text(tmp_path):
+  path = tmp_path / 'classes.txt'
+  path.write_bytes(b'\xff\xfe\x00')
+  with pytest.raises(errors.UsageError, match='classes.txt: cannot be read'):
+    task.restricted(_domain(), str(path), NAMES)
 
 
 def test_revealed_part_and_the_rest_are_the_target():

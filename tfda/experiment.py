@@ -384,6 +384,8 @@ def _train(experiment, config, run, strategy):
         0,
         math.ceil(len(source.images) / experiment.batch_size),
         image_size=model.backbone.image_size,
+        augmentation=experiment.augmentation,
+        class_balanced=experiment.class_balanced,
       )
     )
   seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)

@@ -52,6 +52,9 @@ def check(config, prefix=''):
     maximum = field.metadata.get('maximum')
     if value is None:
       continue
+    if isinstance(value, str) and len(value.splitlines()) > 1:
+      # flags.txt has a line a setting.
+      raise errors.UsageError(f'{name}={value!r} has more than one line')
     if isinstance(value, float) and not math.isfinite(value):
       raise errors.UsageError(f'{name}={value} is not a finite number')
     if choices is not None and value not in choices:

@@ -35,13 +35,11 @@ def main(arguments):
   if not settings.run_dir:
     raise errors.UsageError('--run_dir=RUN is needed')
   run, experiment, model = restore.restore(settings.run_dir)
-  domains = {'source': experiment.source, 'target': experiment.target}
-  if settings.domain:
-    domains = {'domain': settings.domain}
-  data_dir = settings.data_dir or experiment.data_dir
+  if settings.data_dir:
+    experiment = dataclasses.replace(experiment, data_dir=settings.data_dir)
   rows = [
-    [side, *_evaluate(model, run, side, name, data_dir)]
-    for side, name in domains.items()
+    [side, *_evaluate(model, run, side, domain)]
+    for side, domain in _domains(experiment, model, settings.domain).items()
   ]
   print(f'{run.path} at step {int(model.step)} of {experiment.steps}')
   rows.insert(0, ['', 'name', 'images', 'accuracy', 'mean entropy (nats)'])
@@ -50,7 +48,22 @@ def main(arguments):
     print('  '.join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip())
 
 
-def _evaluate(model, run, side, name, data_dir):
+def _domains(experiment, model, name):
+  """{side: Domain}: as the run was tested, or the one that is named."""
+  from tfda.data import domains, task
+
+  if not name:
+    data = task.load(experiment, model.read_size)
+    return {side: data[side, 'test'] for side in ('source', 'target')}
+  reading = task.reading(experiment)
+  return {
+    'domain': domains.load(
+      name, 'test', model.read_size, experiment.data_dir, reading
+    )
+  }
+
+
+def _evaluate(model, run, side, domain):
   """Returns the cells of a row: name, images, accuracy, mean entropy."""
   import numpy as np
 
@@ -58,7 +71,6 @@ def _evaluate(model, run, side, name, data_dir):
   from tfda.data import domains
   from tfda.evaluation import evaluate
 
-  domain = domains.load(name, 'test', model.read_size, data_dir)
   # In the place of the source: what the run was trained with.
   names = tuple(run.class_names())
   trained = domains.Domain(run.path, 'train', None, range(len(names)), names)
@@ -70,7 +82,7 @@ def _evaluate(model, run, side, name, data_dir):
   if domain.labels is not None:
     shown = f'{np.mean(logits.argmax(axis=-1) == domain.labels):.2%}'
   entropy = float(np.mean(losses.entropy(logits)))
-  return [name, str(len(logits)), shown, f'{entropy:.4f}']
+  return [domain.name, str(len(logits)), shown, f'{entropy:.4f}']
 
 
 def run():

@@ -70,7 +70,12 @@ def _folder(path, split, data_dir):
 def _class_folders(name, path):
   """The Listing of a folder whose sub-folders are classes."""
   class_names, beside = _subfolders(name, path)
-  found = [images.find(os.path.join(path, c)) for c in class_names]
+  folders = [os.path.join(path, class_name) for class_name in class_names]
+  places = [os.path.realpath(folder) for folder in folders]
+  found = [
+    images.find(folder, set(places) - {place})
+    for folder, place in zip(folders, places)
+  ]
   labels = np.repeat(np.arange(len(found)), [len(paths) for paths in found])
   paths = [path for class_paths in found for path in class_paths]
   return _listing(name, paths, labels, class_names, beside)

@@ -225,20 +225,26 @@ def plain_jpegs(paths, size):
   )
 
 
-def find(folder):
+def find(folder, elsewhere=()):
   """Returns the paths of all image files below `folder`, sorted.
 
-  Links are followed; a folder that is reached on two ways counts once. What
-  begins with a point is left out.
+  Links are followed, but not back up the tree; a folder that is reached on two
+  ways counts once. What begins with a point is left out.
+
+  Args:
+    folder: a path.
+    elsewhere: real paths of folders whose images are not of this one, though a
+      link in it may lead there.
 
   Raises:
     UsageError: a folder cannot be read.
   """
-  found, seen = [], set()
+  found, seen = [], set(elsewhere)
+  above = os.path.dirname(os.path.realpath(folder))
   walk = os.walk(folder, onerror=_refuse, followlinks=True)
   for directory, subfolders, names in walk:
     place = os.path.realpath(directory)
-    if place in seen:
+    if place in seen or os.path.commonpath([place, above]) == place:
       subfolders.clear()
       continue
     seen.add(place)

@@ -418,9 +418,10 @@ def kept(array, names, reading):
 def fingerprint(paths, *settings):
   """A key of files and settings: where they are, their sizes and times.
 
-  Another file, or one that was written again, gives another key. The paths are
-  whole: in data sets of a common make, files of one name, size and time in two
-  folders can be two images.
+  Another file, or one that was written again (by programs that keep the time
+  of writing, too), gives another key. The paths are whole: in data sets of a
+  common make, files of one name, size and time in two folders can be two
+  images.
 
   Args:
     paths: of files; one that is not there counts as such.
@@ -430,7 +431,8 @@ def fingerprint(paths, *settings):
   for path in paths:
     try:
       status = os.stat(path)
-      state = f'\0{status.st_size}\0{status.st_mtime_ns}\0'
+      times = f'{status.st_mtime_ns}\0{status.st_ctime_ns}'
+      state = f'\0{status.st_size}\0{times}\0'
     except OSError:
       state = '\0missing\0'
     digest.update(os.fsencode(os.path.abspath(path)) + state.encode())

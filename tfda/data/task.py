@@ -20,12 +20,9 @@ def load(experiment, image_size):
     UsageError: the domains do not fit each other or the settings.
   """
   sides = {'source': experiment.source, 'target': experiment.target}
-  reading = files.Reading(
-    experiment.cache_dir, experiment.on_bad_image, experiment.max_pixels
-  )
   loaded = {
     (side, split): domains.load(
-      name, split, image_size, experiment.data_dir, reading
+      name, split, image_size, experiment.data_dir, reading(experiment)
     )
     for side, name in sides.items()
     for split in domains.SPLITS
@@ -47,6 +44,13 @@ def load(experiment, image_size):
   return loaded
 
 
+def reading(experiment):
+  """How an experiment reads image files."""
+  return files.Reading(
+    experiment.cache_dir, experiment.on_bad_image, experiment.max_pixels
+  )
+
+
 def restricted(target, classes, class_names):
   """Partial adaptation: the target without the images of other classes.
 
@@ -65,7 +69,9 @@ def restricted(target, classes, class_names):
   flag = f'--target_classes={classes}'
   if target.labels is None:
     raise errors.UsageError(f'{flag}: {target.name} has no labels to choose by')
-  kept = _named(classes, class_names)
+  kept = _named(flag, classes, class_names)
+  if not kept:
+    raise errors.UsageError(f'{flag}: names no class')
   for name in kept:
     for side, names in (
       ('the source', class_names),
@@ -82,12 +88,18 @@ def restricted(target, classes, class_names):
   return dataclasses.replace(taken, labels=labels, class_names=class_names)
 
 
-def _named(classes, class_names):
+def _named(flag, classes, class_names):
   if classes.startswith('first') and classes[len('first') :].isdecimal():
-    return class_names[: int(classes[len('first') :])]
+    count = int(classes[len('first') :])
+    if count > len(class_names):
+      raise errors.UsageError(f'{flag}: there are {len(class_names)} classes')
+    return class_names[:count]
   if os.path.isfile(classes):
-    with open(classes, encoding='utf-8') as file:
-      names = file.read().splitlines()
+    try:
+      with open(classes, encoding='utf-8') as file:
+        names = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+      raise errors.UsageError(f'{flag}: cannot be read: {error}') from error
   else:
     names = classes.split(',')
   return [name.strip() for name in names if name.strip()]

@@ -37,6 +37,10 @@ class _Positions:
   def nearest(self):
     return self.distances.argmin(axis=1)
 
+  def image(self, positions):
+    """The number of the image that a position is in."""
+    return positions // (len(self.features) // len(self.excerpt.images))
+
 
 def show(model, data):
   """Pictures of a model of local_feature_patterns, with patterns.
@@ -96,8 +100,9 @@ def show(model, data):
       mapped,
       lambda x: (
         'The same map of local features by domain. The one that is most '
-        f'similar to a local feature is of the other domain for {x.mixed:.0%} '
-        'of them, which is 50% where the domains cannot be told apart.'
+        'similar to a local feature, of those of other images, is of the other '
+        f'domain for {x.mixed:.0%} of them, which is 50% where the domains '
+        'cannot be told apart.'
       ),
       lambda x: figures.scatter(
         x.points(), x.is_target.astype(int), _SIDES, x.is_target
@@ -198,6 +203,9 @@ def _map(found):
     [p.features[rows] for p, rows in zip(found.values(), chosen)]
   )
   nearest = [p.nearest[rows] for p, rows in zip(found.values(), chosen)]
+  # An image of the target has a negative number, none of the source's.
+  source, target = (p.image(rows) for p, rows in zip(found.values(), chosen))
+  images = np.concatenate([source, -1 - target])
   is_target = np.repeat([False, True], [len(rows) for rows in chosen])
 
   @functools.cache
@@ -210,16 +218,19 @@ def _map(found):
     points,
     np.concatenate(nearest),
     is_target,
-    np.mean(is_target[most_similar(features)] != is_target),
+    np.mean(is_target[most_similar(features, images)] != is_target),
   )
 
 
-def most_similar(features):
-  """The number [n] of the row nearest to each row of features [n, D]."""
+def most_similar(features, images):
+  """The number [n] of the row nearest to each row of features [n, D].
+
+  Among the rows of other images [n]: neighbours in an image overlap.
+  """
   features = features.astype(np.float64)
   squares = np.square(features).sum(axis=1)
   distances = squares - 2.0 * features @ features.T  # Less that of the row.
-  np.fill_diagonal(distances, np.inf)
+  distances[images[:, np.newaxis] == images] = np.inf
   return distances.argmin(axis=1)
 
 

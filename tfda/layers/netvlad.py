@@ -237,11 +237,10 @@ def _decide_close_calls(logits, rows, patterns, decay):
   _, calls = tf.math.top_k(largest[:, 1] - largest[:, 0], some)
   rows, order = tf.gather(rows, calls), tf.gather(order, calls)
 
-  def squared_distances(which):
-    differences = rows - tf.gather(patterns, order[:, which])
-    return tf.reduce_sum(tf.square(differences), axis=1, keepdims=True)
-
-  margins = decay * (squared_distances(0) - squared_distances(1))
+  near, far = (rows - tf.gather(patterns, order[:, k]) for k in (0, 1))
+  # |near|^2 - |far|^2, as one sum of small terms.
+  margins = (near - far) * (near + far)
+  margins = decay * tf.reduce_sum(margins, axis=1, keepdims=True)
   close = tf.gather(logits, calls) - tf.gather(largest[:, :1], calls)
   is_second = tf.one_hot(order[:, 1], patterns.shape[0], True, False)
   close = tf.where(is_second, margins, close)

@@ -34,6 +34,7 @@ Deviations:
   Office network does; 1 is the paper's equation.
 * With swapped labels, L_d- is multiplied by lambda as in the other two forms;
   Appendix A has no lambda there.
+* On Office, ResNet-50 is in AlexNet's place: flags/base/dann_office.flags.
 """
 
 import dataclasses

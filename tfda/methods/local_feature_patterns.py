@@ -32,18 +32,18 @@ L, in turns with D_h and D_l.
   the three steps     phases 'classifier', 'fine_tuning', 'adaptation'
   Ours(H), (w/o DA)   local_weight=0; holistic_weight=0 too, without step 3
 
-VGG16's conv5_3, Adam and which layers train (--freeze_until) are settings.
-
 Deviations:
 * Eq. 3 is not as printed (losses.assignment_sparsity). It is of the source in
   the second step, of both domains in the third; the paper does not say.
-* Features keep their length, before the ReLU: on icon_home the nearest
-  ||F - c||^2 is about 1,800 and H at alpha_s some 2 nats (picture `distances`),
-  so L_s is active. With `normalise_features` H is always ln 32, and L_s idle.
+* Features keep their length; VGG16's are before its ReLU, MobileNet's behind.
+  With the latter on icon_home, the nearest ||F - c||^2 is about 1,800 and H at
+  alpha_s some 2 nats (picture `distances`): L_s is active. Features of length 1
+  (`normalise_features`) have H = ln K, and L_s is idle.
 * D_h sees the logits ("activations of the classification layer"), or V_h.
 * Not in the paper: that V is normalised by column, then whole; that k-means is
   of the source; that a_ij enters D_l one-hot, beside the residual; that the
-  discriminators have ReLUs, the learning rate of the rest and the first turn.
+  discriminators have ReLUs and the first turn; how long the steps are. Batch
+  normalisation (VGG16 has none) is by batches from the second step on.
 * Without patterns (K = 0 in Table 5), the pooled feature is classified.
 """
 
@@ -68,9 +68,7 @@ class Config:
   sparsity_decay: float = setting(0.005, 'alpha_s, for Eq. 3', minimum=0.0)
   sparsity_threshold: float = setting(0.02, 'm in Eq. 3, nats', minimum=0.0)
   holistic_weight: float = setting(0.2, 'lambda_h in Eq. 9', minimum=0.0)
-  local_weight: float = setting(
-    0.1, 'lambda_l in Eq. 9; 0 for the rows (H)', minimum=0.0
-  )
+  local_weight: float = setting(0.1, 'lambda_l; 0 in rows (H)', minimum=0.0)
   sparsity_weight: float = setting(0.1, 'lambda_s in Eq. 9', minimum=0.0)
   holistic_input: str = setting(
     'logits',
@@ -78,18 +76,11 @@ class Config:
     choices=('logits', 'encoding'),
   )
   local_units_1: int = setting(
-    2048,
-    "width in units of the local discriminator's first hidden layer; 4096 for "
-    '64 patterns',
-    minimum=1,
+    2048, 'units in D_l, first layer; 4096 for 64 patterns', minimum=1
   )
-  local_units_2: int = setting(4096, 'that of its second', minimum=1)
-  dropout: float = setting(
-    0.5, 'rate on the encoding', minimum=0.0, maximum=0.99
-  )
-  normalise_features: bool = setting(
-    False, 'divide every local feature by its length; not in the paper'
-  )
+  local_units_2: int = setting(4096, 'units in its second', minimum=1)
+  dropout: float = setting(0.5, 'rate on V_h', minimum=0.0, maximum=0.99)
+  normalise_features: bool = setting(False, 'local features of length 1')
   classifier_share: float = setting(
     0.2, 'of --steps, for the first step', minimum=0.0, maximum=1.0
   )
@@ -97,10 +88,10 @@ class Config:
     0.4, 'of the steps left, for the second step', minimum=0.0, maximum=1.0
   )
   classifier_rate: float = setting(
-    100.0, 'learning rate of the first step / --learning_rate', minimum=0.0
+    100.0, 'first step: learning rate / --learning_rate', minimum=0.0
   )
   discriminator_rate: float = setting(
-    1.0, "the discriminators' learning rate / --learning_rate", minimum=0.0
+    1.0, 'discriminators: learning rate / --learning_rate', minimum=0.0
   )
 
   def __post_init__(self):
@@ -199,23 +190,26 @@ class Method(adaptation.AdaptationModel):
     second = steps - first
     if self.discriminators:
       second = round(config.fine_tuning_share * second)
-    theirs = {v.ref() for v in self._adversaries()}
-    ours = (v for v in self.trainable_variables if v.ref() not in theirs)
-    extractor, classifier = tuple(ours), tuple(self.classifier.weights)
-    count = 4 if self.discriminators else 2
-    optimizers = tuple(make_optimizer() for _ in range(count))
-    rates = [(classifier, config.classifier_rate)]
-    rates += [(self._adversaries(), config.discriminator_rate)]
-    for optimizer, (variables, rate) in zip(optimizers[::3], rates):
+    classifier, adversaries = self.classifier.weights, self._adversaries()
+    theirs = {v.ref() for v in adversaries}
+    ours = tuple(v for v in self.trainable_variables if v.ref() not in theirs)
+
+    def at(rate, variables):
+      optimizer = make_optimizer()
       # In float16 it is within a LossScaleOptimizer.
       inner = getattr(optimizer, 'inner_optimizer', optimizer)
       inner.set_multipliers([(v, rate) for v in variables])
+      return optimizer
+
+    alone = (at(config.classifier_rate, classifier),)
     phases = [
-      phase('classifier', first, classifier, optimizers[:1]),
-      phase('fine_tuning', second, extractor, optimizers[1:2]),
-      phase('adaptation', steps - first - second, extractor, optimizers[2:]),
+      phase('classifier', first, tuple(classifier), alone),
+      phase('fine_tuning', second, ours, (make_optimizer(),)),
     ]
-    return phases if self.discriminators else phases[:2]
+    if self.discriminators:
+      game = make_optimizer(), at(config.discriminator_rate, adversaries)
+      phases.append(phase('adaptation', steps - first - second, ours, game))
+    return phases
 
   def _adversaries(self):
     return [v for d in self.discriminators.values() for v in d.weights]
