@@ -1,7 +1,9 @@
 """Writes small data sets in the layouts of large ones, for tests of readers."""
 
+import contextlib
 import io
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -75,3 +77,14 @@ class Harmful:
 
   def __reduce__(self):
     return os.mkdir, (self._path,)
+
+
+@contextlib.contextmanager
+def file_size_limit(limit):
+  """The system refuses to write beyond `limit` bytes, as on a full disk."""
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import harness
 from tfda import errors, experiment, run_directory
+from tfda.evaluation import evaluate
 from tfda.methods import dann
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -287,6 +289,19 @@ def test_unlabelled_target_has_null_accuracy(tmp_path):
   assert results['oracle'] is None
   assert results['transductive'] == {'source': True, 'target': True}
   assert 0 <= results['validators']['target_entropy'] <= np.log(2) + 1e-6
+
+
+def test_features_are_kept_of_the_images_that_are_asked_for():
+  run = harness.Run(harness.settings('dann'))
+  domain = run.data['target', 'test']  # 512 images: two batches.
+  logits, features = evaluate.predict(run.model, domain)
+  images = tf.constant(domain.images[500:])
+  np.testing.assert_allclose(
+    features[500:], run.model.infer(images)['features'], rtol=1e-5, atol=1e-6
+  )
+  same, some = evaluate.predict(run.model, domain, kept=np.array([501, 3, 7]))
+  np.testing.assert_array_equal(same, logits)
+  np.testing.assert_array_equal(some, features[[501, 3, 7]])
 
 
 def test_mirrored_run_gives_the_weights_of_one_device(finished, tmp_path):

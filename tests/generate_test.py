@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data_files import file_size_limit
 from tfda import errors
 from tfda.data import generate, syn_numbers
 
@@ -131,6 +132,24 @@ def test_process_that_dies_is_told_in_one_line(tmp_path):
   with pytest.raises(errors.RunError, match='fewer --processes'):
     write(tmp_path, dying, processes=2)
   assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize('form', generate.FORMATS)
+def test_full_disk_is_told_in_one_line(form, tmp_path):
+  with (
+    file_size_limit(50),
+    pytest.raises(errors.RunError, match='syn_numbers: cannot be written: '),
+  ):
+    write(tmp_path, form=form)
+  assert os.listdir(tmp_path) == []
+
+
+def test_two_do_not_write_into_each_other_s_folder(tmp_path):
+  with generate.whole_folder(str(tmp_path), 'syn_numbers'):
+    with pytest.raises(errors.UsageError, match='another process'):
+      write(tmp_path)
+    assert os.listdir(tmp_path) == ['.syn_numbers.unfinished']
+  assert os.listdir(tmp_path) == ['syn_numbers']
 
 
 def test_set_that_exists_is_left_alone(tmp_path):

@@ -1,11 +1,9 @@
 """The cache: arrays on disk, whole or not there, and images decoded once."""
 
 import concurrent.futures
-import contextlib
 import json
 import os
 import pathlib
-import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.data_files import cut, noise, write
+from tests.data_files import cut, file_size_limit, noise, write
 from tests.images_test import break_tables
 from tfda import errors
 from tfda.data import files, images, storage
@@ -485,17 +483,6 @@ def test_damaged_cache_is_decoded_anew(tmp_path, capsys):
   assert len(capsys.readouterr().err.splitlines()) == 1
   decoded(paths, tmp_path)
   assert capsys.readouterr().err == ''
-
-
-@contextlib.contextmanager
-def file_size_limit(limit):
-  """The system refuses to write beyond `limit` bytes, as on a full disk."""
-  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
-  try:
-    yield
-  finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_full_disk_leaves_images_to_be_decoded_at_every_read(

@@ -162,9 +162,9 @@ def _default_run_dir(experiment, arguments):
 
 
 def text(experiment, config):
-  """A flag file that replays the run: every setting, one a line."""
+  """A flag file that replays the run, to its end: every setting, one a line."""
   run_dir = experiment.directory()
-  experiment = dataclasses.replace(experiment, run_dir=run_dir)
+  experiment = dataclasses.replace(experiment, run_dir=run_dir, stop_after=None)
   lines = [f'# python -m tools.train --flagfile={run_dir}/flags.txt']
   for prefix, settings_ in (
     ('', experiment),

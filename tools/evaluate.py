@@ -77,7 +77,7 @@ def _evaluate(model, run, side, domain):
   domains.check_classes(trained, domain)
   # Another domain is new: it is classified as the target is.
   statistics = 'source' if side == 'source' else 'target'
-  logits, _ = evaluate.predict(model, domain, statistics)
+  logits, _ = evaluate.predict(model, domain, statistics, np.arange(0))
   shown = 'no labels'
   if domain.labels is not None:
     shown = f'{np.mean(logits.argmax(axis=-1) == domain.labels):.2%}'

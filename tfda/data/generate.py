@@ -15,6 +15,8 @@ OUT/NAME/ is one of two layouts, and made.json says how it was made:
 import collections
 import concurrent.futures
 import contextlib
+import errno
+import fcntl
 import functools
 import io
 import json
@@ -23,6 +25,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import threading
 
 import numpy as np
@@ -33,6 +36,7 @@ from tfda.data import files
 FORMATS = ('tfrecord', 'png')
 _SHARD = 10_000  # Images in a TFRecord file.
 _CHUNK = 200  # Images that a process draws at a time.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def image(draw, num_classes, seed, split, index):
@@ -69,7 +73,7 @@ def write(out, name, draw, folders, counts, seed, form, processes, **about):
 
   Raises:
     UsageError: it exists, or cannot be written.
-    RunError: a process was killed.
+    RunError: a process was killed, or the disk is full.
   """
   import tqdm
 
@@ -80,19 +84,31 @@ def write(out, name, draw, folders, counts, seed, form, processes, **about):
     for first in range(0, count, _CHUNK)
   ]
   writer = {'tfrecord': _Shards, 'png': _Folders}[form]
-  with (
-    whole_folder(out, name) as folder,
-    _in_order(make, tasks, processes) as chunks,
-    tqdm.tqdm(total=sum(counts.values()), desc=name, unit='images') as bar,
-    writer(folder, counts, folders) as written,
-  ):
-    for (split, first, _), chunk in zip(tasks, chunks):
-      for i, (png, label) in enumerate(chunk, start=first):
-        written.add(split, i, png, label)
-      bar.update(len(chunk))
-    with open(os.path.join(folder, 'made.json'), 'w') as file:
-      json.dump({'seed': seed, 'counts': counts, **about}, file, indent=1)
+  try:
+    with (
+      whole_folder(out, name) as folder,
+      _in_order(make, tasks, processes) as chunks,
+      tqdm.tqdm(total=sum(counts.values()), desc=name, unit='images') as bar,
+      writer(folder, counts, folders) as written,
+    ):
+      for (split, first, _), chunk in zip(tasks, chunks):
+        for i, (png, label) in enumerate(chunk, start=first):
+          written.add(split, i, png, label)
+        bar.update(len(chunk))
+      with open(os.path.join(folder, 'made.json'), 'w') as file:
+        json.dump({'seed': seed, 'counts': counts, **about}, file, indent=1)
+  except _refusals() as error:
+    if isinstance(error, OSError) and error.errno not in _FULL:
+      raise
+    reason = str(error).splitlines()[0]
+    raise errors.RunError(f'{name}: cannot be written: {reason}') from error
   return os.path.join(out, name)
+
+
+def _refusals():
+  """What a full disk raises; TensorFlow is there if it writes."""
+  tensorflow = sys.modules.get('tensorflow')
+  return (OSError, tensorflow.errors.OpError) if tensorflow else OSError
 
 
 @contextlib.contextmanager
@@ -110,8 +126,18 @@ def whole_folder(out, name):
   unfinished = os.path.join(out, f'.{name}.unfinished')
   try:
     os.makedirs(out, exist_ok=True)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    os.mkdir(unfinished)
+    held = os.open(out, os.O_RDONLY)
+    try:
+      fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      shutil.rmtree(unfinished, ignore_errors=True)
+      os.mkdir(unfinished)
+    except OSError:
+      os.close(held)
+      raise
+  except BlockingIOError as error:
+    raise errors.UsageError(
+      f'--out={out}: another process is drawing into it'
+    ) from error
   except OSError as error:
     raise errors.UsageError(
       f'--out={out}: cannot be written: {error.strerror}'
@@ -121,6 +147,7 @@ def whole_folder(out, name):
     os.rename(unfinished, path)
   finally:
     shutil.rmtree(unfinished, ignore_errors=True)
+    os.close(held)
 
 
 def _chunk(draw, num_classes, seed, split, first, last):

@@ -14,8 +14,8 @@ _KEPT = 1000  # Images of each domain whose features are kept for pictures.
 _SAMPLES = 24  # Of these, images kept themselves.
 
 
-def predict(model, domain, side='target'):
-  """Returns (logits [N, C], features [N, D]) of a domain, float32 arrays.
+def predict(model, domain, side='target', kept=None):
+  """Returns (logits [N, C], features [M, D]) of a domain, float32 arrays.
 
   The whole set is run in batches of a fixed size, so one trace serves all sets.
 
@@ -23,12 +23,17 @@ def predict(model, domain, side='target'):
     model: a ClassificationModel.
     domain: a Domain; of images larger than the network's the centre counts.
     side: 'source' or 'target', for models with statistics of each domain.
+    kept: the numbers [M] of the images whose features are returned, which can
+      be much larger than the logits; None for all.
   """
   inputs = domain.inputs()
   size = model.backbone.image_size
   is_stored = model.backbone.is_stored(inputs)
   count = min(_BATCH, max(1, _BATCH_PIXELS // size**2))
-  logits, features = [], []
+  kept = np.arange(len(inputs)) if kept is None else kept
+  place = np.full(len(inputs), -1)
+  place[kept] = np.arange(len(kept))
+  logits, features = [], None
   for start in range(0, len(inputs), count):
     batch = inputs[start : start + count]
     if not is_stored:
@@ -36,13 +41,19 @@ def predict(model, domain, side='target'):
     padding = [(0, count - len(batch))] + [(0, 0)] * (batch.ndim - 1)
     outputs = model.infer(tf.constant(np.pad(batch, padding)), domain=side)
     logits.append(outputs['logits'].numpy()[: len(batch)])
-    features.append(outputs['features'].numpy()[: len(batch)])
-  return np.concatenate(logits), np.concatenate(features)
+    if features is None:
+      width = outputs['features'].shape[-1]
+      features = np.empty([len(kept), width], np.float32)
+    places = place[start : start + count]
+    is_kept = places >= 0
+    found = outputs['features'].numpy()[: len(batch)]
+    features[places[is_kept]] = found[is_kept]
+  return np.concatenate(logits), features
 
 
 def accuracy(model, domain, side='target'):
   """Accuracy in [0, 1] of a model on a labelled domain."""
-  logits, _ = predict(model, domain, side)
+  logits, _ = predict(model, domain, side, kept=np.arange(0))
   return float(np.mean(logits.argmax(axis=-1) == domain.labels))
 
 
@@ -105,11 +116,11 @@ def evaluate(model, data, path):
   class_names = data['source', 'train'].class_names
   for side in ('source', 'target'):
     domain = data[side, 'test']
-    logits, features = predict(model, domain, side)
+    kept = np.random.default_rng(0).permutation(len(domain.images))[:_KEPT]
+    logits, features = predict(model, domain, side, kept)
     arrays[f'{side}_logits'] = logits
-    kept = np.random.default_rng(0).permutation(len(features))[:_KEPT]
     arrays[f'{side}_kept'] = kept
-    arrays[f'{side}_features'] = features[kept].astype(np.float32)
+    arrays[f'{side}_features'] = features
     arrays[f'{side}_images'] = domain.images[kept[:_SAMPLES]]
     accuracies[side] = per_class[side] = None
     if domain.labels is not None:
