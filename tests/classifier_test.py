@@ -292,6 +292,7 @@ def test_evaluate_tool_tests_as_the_run_did(tmp_path, monkeypatch, capsys):
     run_dir=str(tmp_path / 'run'),
   )
   path = experiment.train(trained)
+  capsys.readouterr()
   with open(os.path.join(path, 'results.json')) as file:
     results = json.load(file)
   _, rows = evaluated(monkeypatch, capsys, f'--run_dir={path}')

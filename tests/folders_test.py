@@ -358,7 +358,9 @@ def test_office31_in_both_layouts(tmp_path):
       assert domain.labels.tolist() == [0, 1]
       assert domain.transductive
   message = refused('office31/dslr', 'train', 4, tmp_path)
-  assert f'{tmp_path}/office31/dslr is missing' in message
+  assert f'{tmp_path}/office31/dslr is missing; where it is had: https' in (
+    message
+  )
   (tmp_path / 'office31' / 'dslr').mkdir()
   message = refused('office31/dslr', 'train', 4, tmp_path)
   assert message == 'office31/dslr: no class folders'

@@ -28,7 +28,7 @@ import os
 import numpy as np
 
 from tfda import errors
-from tfda.data import files, images, layouts
+from tfda.data import catalogue, files, images, layouts
 
 # In the order of the labels in image_list.txt.
 _VISDA2017_CLASSES = (
@@ -189,7 +189,10 @@ def _in_parts(roots, parts, read, part, split, data_dir):
   advice = [
     f'; unzip {a} into {data_dir}' for a in archives if os.path.isfile(a)
   ]
-  raise errors.UsageError(f'{name}: {path} is missing{"".join(advice)}')
+  raise errors.UsageError(
+    f'{name}: {path} is missing'
+    + (''.join(advice) or f'; where it is had: {catalogue.of(name).home}')
+  )
 
 
 def _spellings(part):

@@ -15,7 +15,7 @@ from tfda.data import files
 # left out in silence.
 EXTENSIONS = (
   *('.png', '.jpg', '.jpeg', '.jfif', '.bmp', '.webp', '.gif', '.tif', '.tiff'),
-  *('.ppm', '.pgm', '.avif', '.heic'),
+  *('.jpe', '.jp2', '.ppm', '.pgm', '.pbm', '.pnm', '.avif', '.heic', '.heif'),
 )
 
 # Read from a file at once, before Pillow asks for it; most headers fit.
