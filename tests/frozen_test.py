@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -164,13 +165,46 @@ def test_training_behind_the_cut_has_the_losses_of_the_frozen_run(tmp_path):
   np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_training_on_stored_crops_resumes(tmp_path):
+def test_training_on_stored_crops_resumes(tmp_path, capsys):
   source = _folder(tmp_path / 'source', 0)
   target = _folder(tmp_path / 'target', 20)
-  settings = {'cache_features': 2, 'augmentation': 'crop_flip', 'resize': 32}
-  _, rows = _trained(tmp_path, 'crops', source, target, **settings)
-  assert len(rows) == 3
-  assert all(np.isfinite(float(row['loss/label'])) for row in rows)
+
+  def train():
+    run, rows = _trained(
+      tmp_path,
+      'crops',
+      source,
+      target,
+      cache_features=2,
+      augmentation='crop_flip',
+      resize=32,
+      steps=4,
+      checkpoint_every=2,
+    )
+    last = tf.train.load_checkpoint(f'{run}/checkpoints')
+    weights = {
+      key: last.get_tensor(key)
+      for key in last.get_variable_to_shape_map()
+      if key.startswith('model/')
+    }
+    return run, rows, weights
+
+  run, rows, weights = train()
+  # As if it had been killed behind its second step.
+  os.remove(f'{run}/results.json')
+  with open(f'{run}/checkpoints/checkpoint', 'w') as file:
+    file.write('model_checkpoint_path: "ckpt-2"\n')
+  _, again, resumed = train()
+  assert 'going on at step 2' in capsys.readouterr().out
+  assert [row['step'] for row in again] == ['1', '2', '3', '4']
+  for row, before in zip(again[2:], rows[2:]):
+    expected = float(before['loss/label'])
+    assert float(row['loss/label']) == pytest.approx(expected, rel=1e-5)
+  assert len(weights) > 10 and set(weights) == set(resumed)
+  for key, value in weights.items():
+    np.testing.assert_allclose(
+      resumed[key], value, rtol=1e-5, atol=1e-6, err_msg=key
+    )
 
 
 def test_no_layer_of_that_name(tmp_path):
