@@ -198,7 +198,9 @@ def office_of_31(tmp_path_factory):
 )
 def test_partial_office_runs(name, left, office_of_31, tmp_path, monkeypatch):
   path = f'flags/office31_amazon2webcam/{name}.flags'
-  results = _run(path, office_of_31, tmp_path, monkeypatch)
+  # VGG16 at its size takes minutes for the pictures alone.
+  small = ['--image_size=64', '--resize=72'] if 'patterns' in name else []
+  results = _run(path, office_of_31, tmp_path, monkeypatch, *small)
   assert results['images']['source_test'] == 31
   assert results['images']['target_train'] == left
   assert results['images']['target_test'] == left
