@@ -358,8 +358,7 @@ def _for_adaptation(network):
   """A library's network with faster gradients and younger moving averages.
 
   At Keras' momentum of 0.99 the averages of batch normalisation are 100 steps
-  old, of a network that has changed since: on icon_home that cost up to ten
-  points. 0.9 is what Caffe's and PyTorch's users of these networks have.
+  old, of a network that has changed since. 0.9 is PyTorch's default.
   """
   network = convolution.with_fast_gradients(network)
   for layer in network.layers:
