@@ -1,6 +1,7 @@
 """Digits of files: MNIST-M as released, SVHN, USPS, SYN NUMBERS."""
 
 import bz2
+import csv
 import gzip
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import scipy.io
 
 from tests import data_files
-from tfda.data import domains
+from tfda import errors, experiment
+from tfda.data import domains, files, images
 
 # MNIST.
 
@@ -124,11 +126,89 @@ def test_label_file_without_lines(tmp_path, content):
   assert str(path) in data_files.refused('mnist_m', 'train', 28, tmp_path)
 
 
-def test_broken_image_of_mnist_m(tmp_path):
+def _cut_mnist_m(data_dir, split, *numbers):
+  folder = data_dir / 'mnist_m' / f'mnist_m_{split}'
+  paths = [folder / f'{number:08}.png' for number in numbers]
+  for path in paths:
+    data_files.cut(path)
+  return [str(path) for path in paths]
+
+
+def test_broken_images_of_mnist_m_are_all_named(tmp_path):
+  _write_mnist_m(tmp_path, 'train', [3, 0, 9, 3, 9])
+  broken = _cut_mnist_m(tmp_path, 'train', 0, 2)
+  message = data_files.refused('mnist_m', 'train', 28, tmp_path)
+  assert message.startswith(f'2 of 5 images cannot be read: {broken[0]} (')
+  assert f', {broken[1]} (' in message and '--on_bad_image=skip' in message
+
+
+def test_broken_images_of_mnist_m_are_skipped_with_their_labels(tmp_path):
+  colours = _write_mnist_m(tmp_path, 'train', [3, 0, 9, 3, 9])
+  broken = _cut_mnist_m(tmp_path, 'train', 0, 2)
+  skip = files.Reading(on_bad_image='skip')
+  domain = domains.load('mnist_m', 'train', 28, str(tmp_path), skip)
+  assert [path for path, _ in domain.skipped] == broken
+  assert all(reason for _, reason in domain.skipped)
+  np.testing.assert_array_equal(domain.images, colours[[1, 3, 4]])
+  np.testing.assert_array_equal(domain.labels, [0, 3, 9])
+  assert domain.labels.dtype == np.int32
+  # A class of which nothing is left is no class to train on.
+  _cut_mnist_m(tmp_path, 'train', 4)
+  with pytest.raises(errors.UsageError) as error:
+    domains.load('mnist_m', 'train', 28, str(tmp_path), skip)
+  assert str(error.value) == 'mnist_m: no image can be read of the classes 9'
+
+
+def test_images_of_mnist_m_have_a_limit_of_pixels(tmp_path):
   _write_mnist_m(tmp_path, 'train', [3, 4])
-  path = tmp_path / 'mnist_m' / 'mnist_m_train' / '00000001.png'
-  data_files.cut(path)
-  assert str(path) in data_files.refused('mnist_m', 'train', 28, tmp_path)
+  load = domains.load
+  with pytest.raises(errors.UsageError, match='2 of 2.*32x32 is over 1023 pi'):
+    load('mnist_m', 'train', 28, str(tmp_path), files.Reading(max_pixels=1023))
+  domain = load(
+    'mnist_m', 'train', 28, str(tmp_path), files.Reading(max_pixels=1024)
+  )
+  np.testing.assert_array_equal(domain.labels, [3, 4])
+
+
+def test_released_mnist_m_is_decoded_once(tmp_path, monkeypatch):
+  colours = _write_mnist_m(tmp_path, 'train', [3, 0, 9])
+  reading = files.Reading(str(tmp_path / 'cache'))
+  domains.load('mnist_m', 'train', 28, str(tmp_path), reading)
+
+  def never(*arguments):
+    raise AssertionError('decoded twice')
+
+  monkeypatch.setattr(images, 'decode', never)
+  domain = domains.load('mnist_m', 'train', 28, str(tmp_path), reading)
+  np.testing.assert_array_equal(domain.images, colours)
+  np.testing.assert_array_equal(domain.labels, [3, 0, 9])
+  with pytest.raises(AssertionError, match='decoded twice'):
+    domains.load('mnist_m', 'train', 27, str(tmp_path), reading)
+
+
+def test_a_run_lists_what_it_skipped_of_mnist_m(tmp_path):
+  _write_mnist_m(tmp_path, 'train', [3, 0, 3, 3])
+  _write_mnist_m(tmp_path, 'test', [1, 7])
+  (broken,) = _cut_mnist_m(tmp_path, 'train', 2)
+  run = experiment.train(
+    experiment.Experiment(
+      method='source_only',
+      source='mnist_m',
+      target='mnist_m',
+      data_dir=str(tmp_path),
+      on_bad_image='skip',
+      image_size=8,
+      steps=1,
+      batch_size=2,
+      cache_dir=str(tmp_path / 'cache'),
+      run_dir=str(tmp_path / 'run'),
+    )
+  )
+  with open(f'{run}/skipped.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert [row['side'] for row in rows] == ['source', 'target']
+  for row in rows:
+    assert (row['split'], row['path']) == ('train', broken) and row['reason']
 
 
 # SVHN.

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tfda import errors, experiment
-from tfda.data import digits, domains, generators, task
+from tfda.data import digits, domains, files, generators, task
 
 
 def _one_line(error):
@@ -399,7 +399,45 @@ def test_broken_photograph(tmp_path, layout):
   else:
     (tmp_path / 'bsds500' / 'test').mkdir(parents=True)
     (tmp_path / 'bsds500' / 'test' / '7.jpg').write_bytes(b'no image')
-  assert '7.jpg' in _refused('mnist_m', 'test', 28, str(tmp_path))
+  message = _refused('mnist_m', 'test', 28, str(tmp_path))
+  assert message.startswith('1 of 1 images cannot be read: ')
+  assert '7.jpg (no image of a known kind)' in message
+
+
+@pytest.mark.parametrize('layout', ['zip', 'bsds500'])
+def test_photographs_are_skipped_on_demand(tmp_path, layout):
+  _write_mnist(tmp_path)
+  _write_photographs(tmp_path, layout)
+  expected = domains.load('mnist_m', 'train', 28, str(tmp_path))
+  # One that is the first of all, and one that is too large.
+  large = _png_of((10, 0, 0), size=(41, 30))
+  for name, content in (('0', b'no image'), ('9', large)):
+    name = f'bsds500/train/{name}a.jpg'
+    if layout == 'zip':
+      with zipfile.ZipFile(tmp_path / 'bsds500_photos.zip', 'a') as file:
+        file.writestr(name, content)
+    else:
+      (tmp_path / name).write_bytes(content)
+  place = tmp_path / 'bsds500'
+  if layout == 'zip':
+    place = f'{tmp_path}/bsds500_photos.zip: bsds500'
+  reading = files.Reading(on_bad_image='skip', max_pixels=1200)
+  domain = domains.load('mnist_m', 'train', 28, str(tmp_path), reading)
+  assert domain.skipped == (
+    (f'{place}/train/0a.jpg', 'no image of a known kind'),
+    (f'{place}/train/9a.jpg', '41x30 is over 1200 pixels'),
+  )
+  # What is blended is what would be without these files.
+  np.testing.assert_array_equal(domain.images, expected.images)
+  np.testing.assert_array_equal(domain.labels, expected.labels)
+  with pytest.raises(errors.UsageError) as error:
+    domains.load(
+      'mnist_m', 'train', 28, str(tmp_path), files.Reading(max_pixels=1200)
+    )
+  assert _one_line(error).startswith(
+    f'2 of 6 images cannot be read: {place}/train/0a.jpg (no image of a known '
+    f'kind), {place}/train/9a.jpg (41x30 is over 1200 pixels); '
+  )
 
 
 @pytest.mark.parametrize('content', ['no zip', 'no photographs'])

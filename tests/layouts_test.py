@@ -9,7 +9,7 @@ import scipy.io
 
 from tests import data_files
 from tfda import errors
-from tfda.data import domains, layouts
+from tfda.data import domains, files, layouts
 
 _RED = np.full([4, 4, 3], [200, 0, 0], np.uint8)
 
@@ -212,36 +212,24 @@ def test_empty_class_folders(tmp_path):
 
 def test_a_broken_image(tmp_path):
   data_files.write(tmp_path / 'syn_numbers/train/0/a.png', _RED)
-  data_files.write(tmp_path / 'syn_numbers/train/1/b.png', b'no image')
-  assert '1/b.png' in _refused(tmp_path)
+  bad = data_files.write(tmp_path / 'syn_numbers/train/1/b.png', b'no image')
+  assert f'1 of 2 images cannot be read: {bad} (' in _refused(tmp_path)
 
 
-# Parts.
+def test_a_broken_image_is_skipped_on_demand(tmp_path):
+  folder = tmp_path / 'syn_numbers' / 'train'
+  pictures = data_files.noise(4, 4, 4, 3)
+  for picture, name in zip(pictures, ['0/a', '2/a', '2/b', '7/a']):
+    data_files.write(folder / f'{name}.png', picture)
+  data_files.write(folder / '2' / 'a.png', b'')
+  skip = files.Reading(on_bad_image='skip')
+  domain = domains.load('syn_numbers', 'train', 4, str(tmp_path), skip)
+  assert domain.skipped == ((str(folder / '2' / 'a.png'), 'an empty file'),)
+  np.testing.assert_array_equal(domain.images, pictures[[0, 2, 3]])
+  np.testing.assert_array_equal(domain.labels, [0, 2, 7])
 
 
-def test_images_of_all_shapes_keep_their_places(tmp_path, monkeypatch):
-  monkeypatch.setattr(layouts, '_PART', 4)
-  shapes = [
-    (6, 6),
-    (4, 4),
-    (6, 6),
-    (5, 9),
-    (4, 4),
-    (6, 6),
-    (4, 4),
-    (2, 2),
-    (6, 6),
-  ]
-  paths = []
-  for i, shape in enumerate(shapes):
-    image = np.full([*shape, 3], 10 * i, np.uint8)
-    image[0] = 255
-    paths.append(str(data_files.write(tmp_path / f'{i}.png', image)))
-  images = layouts.decoded(paths, 4, crop=lambda i, pixels: pixels[1:])
-  assert images.shape == (9, 4, 4, 3) and images.dtype == np.uint8
-  np.testing.assert_array_equal(
-    images, np.broadcast_to(np.arange(9).reshape(9, 1, 1, 1) * 10, images.shape)
-  )
+# MATLAB.
 
 
 @pytest.mark.parametrize('size', [32, 16])

@@ -3,25 +3,28 @@
 import numpy as np
 import pytest
 
-from tests.data_files import cut, noise, refused
+from tests.data_files import cut, file_size_limit, noise, refused
 from tfda import errors
-from tfda.data import domains, files, images
+from tfda.data import domains, files, images, prepared
 
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
-  """shapes/1.9.0, shapes/1.10.0 and one without labels."""
+  """Two versions of shapes, one set of several sizes, two without labels."""
   import tensorflow_datasets as tfds
 
   folder = tmp_path_factory.mktemp('prepared')
   image = tfds.features.Image(shape=(None, None, 3))
   label = tfds.features.ClassLabel(names=['cat', 'dog', 'eel'])
 
-  def store(name, version, features, count, **more):
+  def store(name, version, features, count, narrower=0, **more):
     examples = [
       (
         i,
-        {'image': noise(8, 9, 3, seed=i), **{k: f(i) for k, f in more.items()}},
+        {
+          'image': noise(8, 9 - narrower * i, 3, seed=i),
+          **{k: f(i) for k, f in more.items()},
+        },
       )
       for i in range(count)
     ]
@@ -37,6 +40,7 @@ def data_dir(tmp_path_factory):
   both = {'image': image, 'label': label}
   store('shapes', '1.9.0', both, 3, label=lambda i: i)
   store('shapes', '1.10.0', both, 6, label=lambda i: i % 3)
+  store('narrower', '1.0.0', both, 3, narrower=1, label=lambda i: i)
   store('plain', '1.0.0', {'image': image}, 2)
   store('hidden', '1.0.0', both, 3, label=lambda i: -1)
   return folder
@@ -124,7 +128,58 @@ def test_broken_records_are_one_line(data_dir):
   assert message.startswith('tfds:shapes:1.9.0/train: cannot be read: ')
 
 
-def test_full_disk_is_one_line(data_dir, tmp_path):
+@pytest.mark.parametrize('limit', [0, 200])
+def test_full_disk_is_one_line_and_images_are_in_memory(
+  data_dir, tmp_path, capsys, limit
+):
+  expected = load('tfds:shapes/train', data_dir)
+  cache_dir = str(tmp_path / 'full')
+  with file_size_limit(limit):  # Of 6 x 75 bytes.
+    domain = load('tfds:shapes/train', data_dir, cache_dir=cache_dir)
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith(cache_dir)
+  assert line.endswith('File too large; images are decoded into memory')
+  assert isinstance(domain.images, np.ndarray)
+  np.testing.assert_array_equal(domain.images, expected.images)
+  assert domain.labels.tolist() == [0, 1, 2, 0, 1, 2]
+  assert domain.class_names == ('cat', 'dog', 'eel')
+
+
+@pytest.mark.parametrize('limit', [2**30, 0])
+def test_bad_images_are_skipped_on_demand(data_dir, tmp_path, capsys, limit):
+  # Of 72, 64 and 56 pixels; on a full disk, too.
+  with file_size_limit(limit):
+    domain = load(
+      'tfds:narrower/train',
+      data_dir,
+      cache_dir=str(tmp_path / 'cache'),
+      on_bad_image='skip',
+      max_pixels=71,
+    )
+  assert ('into memory' in capsys.readouterr().err) == (limit == 0)
+  assert domain.labels.tolist() == [1, 2]
+  np.testing.assert_array_equal(
+    domain.images,
+    [
+      images.resize(noise(8, 9 - i, 3, seed=i)[np.newaxis], 5)[0]
+      for i in (1, 2)
+    ],
+  )
+  assert domain.skipped == (
+    ('tfds:narrower/train, example 0', '9x8 is over 71 pixels'),
+  )
+
+
+def test_full_disk_and_little_memory_are_one_line(
+  data_dir, tmp_path, monkeypatch
+):
   (tmp_path / 'file').write_text('')
-  with pytest.raises(errors.RunError, match='cannot be written'):
+  # 2 x 5 x 5 x 3 bytes do not fit.
+  monkeypatch.setattr(prepared, '_IN_MEMORY_BYTES', 149)
+  with pytest.raises(errors.RunError) as error:
     load('tfds:shapes/test', data_dir, cache_dir=str(tmp_path / 'file'))
+  assert str(error.value).startswith(f'{tmp_path}/file/v1/')
+  assert str(error.value).endswith(
+    'cannot be written: Not a directory; --cache_dir needs a disk with room '
+    'for 0.0 GiB of images'
+  )

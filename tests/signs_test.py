@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests import data_files
-from tfda.data import domains, signs
+from tfda import errors
+from tfda.data import domains, files, images, signs
 
 _HEADER = 'Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId'
 
@@ -116,13 +117,6 @@ def test_gtsrb_without_a_class(released):
     ('00009.ppm;8;9;1;2;5;6;7', "00009.ppm' is missing"),
     ('../../00001.ppm;8;9;1;2;5;6;7', 'outside'),
     ('/00001.ppm;8;9;1;2;5;6;7', 'outside'),
-    # The sign is outside of the image, or nothing.
-    ('00001.ppm;8;9;1;2;9;6;7', '8x9'),
-    ('00001.ppm;8;9;1;2;5;10;7', '8x9'),
-    ('00001.ppm;8;9;-1;2;5;6;7', '8x9'),
-    ('00001.ppm;8;9;1;-2;5;6;7', '8x9'),
-    ('00001.ppm;8;9;5;2;5;6;7', '8x9'),
-    ('00001.ppm;8;9;1;6;5;2;7', '8x9'),
   ],
 )
 def test_bad_line_of_the_annotations(released, line, reason):
@@ -130,6 +124,13 @@ def test_bad_line_of_the_annotations(released, line, reason):
   _write_table(table, '00000.ppm;8;9;1;2;5;6;16', line)
   message = data_files.refused('gtsrb', 'test', 8, released)
   assert f'{table}, line 3: ' in message and reason in message
+
+
+def test_annotations_of_no_image(released):
+  table = released / 'GTSRB/Final_Test/Images/GT-final_test.csv'
+  _write_table(table)
+  message = data_files.refused('gtsrb', 'test', 8, released)
+  assert message == f'{table}: lists no images'
 
 
 @pytest.mark.parametrize('content', ['', 'Filename;ClassId\n00001.ppm;7\n'])
@@ -140,10 +141,70 @@ def test_annotations_with_other_columns(released, content):
   assert str(table) in message and _HEADER in message
 
 
-def test_truncated_image_of_gtsrb(released):
-  path = released / 'GTSRB/Final_Test/Images/00002.ppm'
-  data_files.cut(path)
-  assert str(path) in data_files.refused('gtsrb', 'test', 8, released)
+def test_broken_images_of_gtsrb_are_named_or_skipped(released):
+  folder = released / 'GTSRB' / 'Final_Test' / 'Images'
+  data_files.cut(folder / '00000.ppm')
+  # The sign would be outside of the second image.
+  _write_table(
+    folder / 'GT-final_test.csv',
+    '00000.ppm;8;9;1;2;5;6;16',
+    '00001.ppm;8;9;4;5;8;10;0',
+    '00002.ppm;8;9;1;2;5;6;42',
+    '00001.ppm;8;9;4;5;8;9;0',
+    '00002.ppm;8;9;0;0;4;4;16',
+  )
+  message = data_files.refused('gtsrb', 'test', 4, released)
+  outside = 'the region from (4, 5) to (8, 10) is not in the image, 8x9'
+  assert message.startswith('2 of 5 images cannot be read: ')
+  assert f'{folder}/00000.ppm (' in message
+  assert f'{folder}/00001.ppm ({outside})' in message
+  skip = files.Reading(on_bad_image='skip')
+  domain = domains.load('gtsrb', 'test', 4, str(released), skip)
+  (broken, _), misplaced = domain.skipped
+  assert broken == str(folder / '00000.ppm')
+  assert misplaced == (str(folder / '00001.ppm'), outside)
+  np.testing.assert_array_equal(domain.labels, [42, 0, 16])
+  for image, seed, (x, y) in zip(
+    domain.images, (2, 1, 2), ((1, 2), (4, 5), (0, 0))
+  ):
+    np.testing.assert_array_equal(
+      image, data_files.noise(9, 8, 3, seed=seed)[y : y + 4, x : x + 4]
+    )
+
+
+def test_images_of_gtsrb_have_a_limit_of_pixels(released):
+  with pytest.raises(errors.UsageError, match='3 of 3 .*8x9 is over 71 pixels'):
+    domains.load(
+      'gtsrb', 'test', 4, str(released), files.Reading(max_pixels=71)
+    )
+
+
+def test_released_gtsrb_is_decoded_once_for_all_its_regions(
+  released, monkeypatch
+):
+  def load():
+    return domains.load('gtsrb', 'test', 4, str(released)).images
+
+  first, decode, seen = load(), images.decode, []
+
+  def record(file, *arguments):
+    seen.append(file)
+    return decode(file, *arguments)
+
+  monkeypatch.setattr(images, 'decode', record)
+  np.testing.assert_array_equal(load(), first)
+  assert seen == []
+  folder = released / 'GTSRB' / 'Final_Test' / 'Images'
+  _write_table(
+    folder / 'GT-final_test.csv',
+    '00000.ppm;8;9;1;2;5;6;16',
+    '00001.ppm;8;9;4;4;8;8;0',  # A row further up.
+    '00002.ppm;8;9;0;0;4;4;42',
+  )
+  second = load()
+  assert sorted(seen) == [str(folder / f'0000{i}.ppm') for i in range(3)]
+  np.testing.assert_array_equal(second[[0, 2]], first[[0, 2]])
+  np.testing.assert_array_equal(second[1, 1:], first[1, :-1])
 
 
 # gtsrb.npz.
@@ -271,6 +332,20 @@ def test_syn_signs_with_test_images_of_their_own(tmp_path):
   assert (train.images[..., 2] == 1).all()
   np.testing.assert_array_equal(test.labels, [42, 0])
   assert (test.images[..., 2] == 0).all()
+
+
+def test_broken_images_of_syn_signs_are_skipped_with_their_labels(tmp_path):
+  folder = tmp_path / 'synthetic_data'
+  _write_syn_signs(folder, 'train', [7, 5, 6, 5, 6])
+  path = data_files.write(folder / 'train' / '2.png', b'')
+  skip = files.Reading(on_bad_image='skip')
+  domain = domains.load('syn_signs', 'train', 32, str(tmp_path), skip)
+  # The first is for test.
+  np.testing.assert_array_equal(domain.labels, [5, 5, 6])
+  np.testing.assert_array_equal(
+    domain.images[:, 0, 0], [[1, 5, 1], [3, 5, 1], [4, 6, 1]]
+  )
+  assert domain.skipped == ((str(path), 'an empty file'),)
 
 
 @pytest.mark.parametrize(

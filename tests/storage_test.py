@@ -71,6 +71,8 @@ def test_rows_of_any_shape_and_type_are_read_as_written(tmp_path, small_shards):
       np.array([7, 0, 7, 8, 9, 10, 3, -1]),
       np.zeros([0], np.int64),
       [1, 2],
+      [[1, 2], [10, 0]],
+      -2,
     ):
       np.testing.assert_array_equal(array[index], expected[index])
       assert array[index].dtype == expected.dtype
@@ -360,7 +362,7 @@ def test_files_of_all_kinds_keep_their_order(tmp_path):
   break_tables(paths[bad[2]])
   found, positions, skipped = decoded(paths, tmp_path, on_bad_image='skip')
   assert skipped == tuple(
-    (paths[i], storage.read_or_reason(paths[i], 5, 100)) for i in bad
+    (paths[i], storage.or_reason(images.read, paths[i], 5)) for i in bad
   )
   assert positions.tolist() == [0, 1, 3, 4, 6, 7, 8, 9, 11]
   np.testing.assert_array_equal(
@@ -418,6 +420,76 @@ def test_files_of_one_name_size_and_time_in_two_folders_are_two_images(
     )
     os.utime(path, ns=(0, 0))
     assert (decoded([str(path)], tmp_path)[0] == value).all()
+
+
+def _with_regions(tmp_path):
+  """Files of several shapes and kinds, a region of 4x4 in each, and these."""
+  paths, regions, parts = [], [], []
+  for i, ending in enumerate(['png', 'jpg', 'ppm', 'jpg', 'png', 'bmp']):
+    image = noise(9 + i % 2, 8 + i, 3, seed=i)
+    paths.append(str(write(tmp_path / f'{i}.{ending}', image)))
+    regions.append((i % 4, i, i % 4 + 4, i + 4))
+    pixels = images.decode(paths[-1], paths[-1])
+    parts.append(pixels[i : i + 4, i % 4 : i % 4 + 4])
+  return paths, tuple(regions), np.stack(parts)
+
+
+def test_regions_are_cut_out_and_other_regions_are_decoded_anew(
+  tmp_path, monkeypatch
+):
+  paths, regions, parts = _with_regions(tmp_path)
+  reading = files.Reading(str(tmp_path / 'cache'))
+  for _ in range(2):
+    found, positions, _ = storage.decoded(paths, 4, reading, regions)
+    np.testing.assert_array_equal(found, parts)
+    assert positions.tolist() == [0, 1, 2, 3, 4, 5]
+  seen = count_reads(monkeypatch)
+  storage.decoded(paths, 4, reading, regions)
+  assert seen == []
+  # One row further down in the third image.
+  moved = regions[:2] + ((2, 3, 6, 7),) + regions[3:]
+  found = storage.decoded(paths, 4, reading, moved)[0]
+  assert sorted(seen) == sorted(paths)
+  (differ,) = np.nonzero((found != parts).any(axis=(1, 2, 3)))
+  assert differ.tolist() == [2]
+  np.testing.assert_array_equal(found[2, :-1], parts[2, 1:])
+  # The whole images are a third set.
+  found = storage.decoded(paths, 4, reading)[0]
+  np.testing.assert_array_equal(found, [images.read(p, 4) for p in paths])
+
+
+def test_regions_are_cut_out_where_the_cache_cannot_be_made(
+  tmp_path, on_disk, capsys
+):
+  paths, regions, parts = _with_regions(tmp_path)
+  write(tmp_path / 'cache', 'a file, not a folder')
+  write(tmp_path / '0.png', b'')
+  reading = files.Reading(str(tmp_path / 'cache'), 'skip')
+  found, positions, skipped = storage.decoded(paths, 4, reading, regions)
+  assert 'decoded at every read' in capsys.readouterr().err
+  assert positions.tolist() == [1, 2, 3, 4, 5]
+  assert skipped == ((paths[0], 'an empty file'),)
+  np.testing.assert_array_equal(found[[4, 0]], parts[[5, 1]])
+  np.testing.assert_array_equal(found[2], parts[3])
+
+
+@pytest.mark.parametrize(
+  'region',
+  [(1, 2, 9, 6), (1, 2, 5, 10), (-1, 2, 5, 6), (1, -2, 5, 6)]
+  + [(5, 2, 5, 6), (1, 6, 5, 2)],
+)
+def test_image_is_bad_whose_region_is_outside_of_it_or_empty(tmp_path, region):
+  path = str(write(tmp_path / 'a.png', noise(9, 8, 3)))
+  with pytest.raises(images.BadImage) as error:
+    images.read(path, 4, region=region)
+  left, top, right, bottom = region
+  assert str(error.value) == (
+    f'{path}: cannot be read: the region from ({left}, {top}) to ({right}, '
+    f'{bottom}) is not in the image, 8x9'
+  )
+  np.testing.assert_array_equal(
+    images.read(path, 4, region=(4, 5, 8, 9)), noise(9, 8, 3)[5:, 4:]
+  )
 
 
 def _spoilt(tmp_path):

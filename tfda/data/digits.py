@@ -1,4 +1,4 @@
-"""Digits: every reader is (split, data_dir, image_size) -> (images, labels).
+"""Digits: readers (split, data_dir, image_size, reading) -> images and labels.
 
   mnist_sample, mnist_m_sample    10,000 MNIST digits in the package; MNIST-M's
                                   rule over photographs of other packages
@@ -13,11 +13,13 @@
   syn_numbers                     SYN NUMBERS (Ganin et al. 2016): 479,400 and
                                   9,553 as released; or tools.prepare_data's
 
-Images are uint8 [N, H, W] or [N, H, W, 3] of any size: domains.load brings
-them to image_size. Labels are integers [N] in [0, 10).
+They return files.Arrays, of images of any size, or the files.Listing of a set
+of image files: domains.load brings them to image_size, so few readers need it,
+or `reading`, a files.Reading, themselves. Labels are in [0, 10).
 """
 
 import bz2
+import functools
 import glob
 import gzip
 import importlib.resources
@@ -27,7 +29,7 @@ import zipfile
 import numpy as np
 
 from tfda import errors
-from tfda.data import files, generators, images, layouts
+from tfda.data import files, generators, images, layouts, storage
 
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 
@@ -35,7 +37,7 @@ CLASS_NAMES = tuple(str(digit) for digit in range(10))
 _SEED = 2015
 
 
-def _mnist_sample_digits(split, half):
+def _sample(split, half):
   """Half of the sample: 0 for the source, 1 for the target."""
   resource = importlib.resources.files('tfda.data') / 'mnist_sample.npz'
   with resource.open('rb') as file, np.load(file) as sample:
@@ -45,24 +47,23 @@ def _mnist_sample_digits(split, half):
     )
 
 
-def _mnist_sample(split, data_dir, image_size):
-  del data_dir, image_size
-  return _mnist_sample_digits(split, 0)
+def _mnist_sample(split, data_dir, image_size, reading):
+  del data_dir, image_size, reading
+  return files.Arrays(*_sample(split, 0))
 
 
-def _mnist_m_sample(split, data_dir, image_size):
-  del data_dir, image_size
-  digits, labels = _mnist_sample_digits(split, 1)
-  return _blend(digits, _packaged_photographs(split), split), labels
+def _mnist_m_sample(split, data_dir, image_size, reading):
+  del data_dir, image_size, reading
+  return _blend(*_sample(split, 1), _packaged_photographs(split), split)
 
 
-def _blend(digits, photographs, split):
+def _blend(digits, labels, photographs, split, skipped=()):
+  seed = _SEED + files.SPLITS.index(split)
   try:
-    return generators.blend(
-      digits, photographs, _SEED + files.SPLITS.index(split)
-    )
+    blended = generators.blend(digits, photographs, seed)
   except ValueError as error:
     raise errors.UsageError(f'mnist_m: {error}') from error
+  return files.Arrays(blended, labels, skipped)
 
 
 def _packaged_photographs(split):
@@ -86,8 +87,8 @@ def _packaged_photographs(split):
   return photographs[files.SPLITS.index(split) :: 2]
 
 
-def _optdigits(split, data_dir, image_size):
-  del data_dir, image_size
+def _optdigits(split, data_dir, image_size, reading):
+  del data_dir, image_size, reading
   from sklearn import datasets
 
   digits, labels = datasets.load_digits(return_X_y=True)
@@ -96,67 +97,43 @@ def _optdigits(split, data_dir, image_size):
   grey = (digits.reshape(-1, 8, 8, 1) * (255.0 / 16.0)).repeat(3, axis=-1)
   grey = images.resize(grey, 28).numpy()[..., 0].astype(np.uint8)
   part = slice(None, 1297) if split == 'train' else slice(1297, None)
-  return grey[part], labels[part]
+  return files.Arrays(grey[part], labels[part])
 
 
-def _optdigits_m(split, data_dir, image_size):
-  digits, labels = _optdigits(split, data_dir, image_size)
-  return _blend(digits, _packaged_photographs(split), split), labels
+def _optdigits_m(split, data_dir, image_size, reading):
+  digits, labels, _ = _optdigits(split, data_dir, image_size, reading)
+  return _blend(digits, labels, _packaged_photographs(split), split)
 
 
-def _mnist(split, data_dir, image_size):
-  return layouts.read(
-    'mnist',
-    split,
-    data_dir,
-    image_size,
-    [('mnist.npz', 'mnist.npz', _mnist_file)],
-    'it is the file that tf.keras.datasets.mnist.load_data() downloads '
-    '(without it, the packaged mnist_sample serves to try things out)',
-  )
-
-
-def _mnist_file(paths, split, image_size):
-  del image_size
+def _mnist(paths, split, image_size, reading):
+  del image_size, reading
   (path,) = paths
   digits, labels = layouts.npz(path, f'x_{split}', f'y_{split}')
-  return layouts.checked(path, digits, labels, (None, None), 0, 9)
-
-
-def _mnist_m(split, data_dir, image_size):
-  return layouts.read(
-    'mnist_m',
-    split,
-    data_dir,
-    image_size,
-    [
-      (
-        'mnist_m/mnist_m_train_labels.txt',
-        'mnist_m/mnist_m_test_labels.txt',
-        _released_mnist_m,
-      ),
-      ('mnist.npz', 'mnist.npz', _blended_mnist),
-    ],
-    'the first is released at http://yaroslav.ganin.net, the other, of '
-    'tf.keras.datasets.mnist, is blended with the photographs of BSDS500',
+  return files.Arrays(
+    *layouts.checked(path, digits, labels, (None, None), 0, 9)
   )
 
 
-def _released_mnist_m(paths, split, image_size):
+def _released_mnist_m(paths, split, image_size, reading):
+  del image_size, reading
   (label_file,) = paths
   folder = os.path.join(os.path.dirname(label_file), f'mnist_m_{split}')
   digits, labels = layouts.listed(label_file, folder, 10)
-  return layouts.decoded(digits, image_size), labels
+  return files.Listing(tuple(digits), labels, CLASS_NAMES)
 
 
-def _blended_mnist(paths, split, image_size):
-  digits, labels = _mnist_file(paths, split, image_size)
-  photographs = _bsds500(split, os.path.dirname(paths[0]))
-  return _blend(digits, photographs, split), labels
+def _blended_mnist(paths, split, image_size, reading):
+  digits, labels, _ = _mnist(paths, split, image_size, reading)
+  photographs, skipped = _bsds500(split, os.path.dirname(paths[0]), reading)
+  return _blend(digits, labels, photographs, split, skipped)
 
 
-def _bsds500(split, data_dir):
-  """The photographs of BSDS500: train and val for train, test for test."""
+def _bsds500(split, data_dir, reading):
+  """The photographs of BSDS500: train and val for train, test for test.
+
+  Returns:
+    (photographs uint8 [H, W, 3]; ((path, reason), ...) of those skipped).
+  """
   archive = os.path.join(data_dir, 'bsds500_photos.zip')
   folders = ('train', 'val') if split == 'train' else ('test',)
   for root in ('bsds500', os.path.join('BSDS500', 'data', 'images')):
@@ -168,76 +145,52 @@ def _bsds500(split, data_dir):
       )
     ]
     if paths:
-      return [images.decode(path, path) for path in paths]
+      return _photographs(zip(paths, paths), reading)
   if not os.path.isfile(archive):
     raise errors.UsageError(
       f'mnist_m: needs the photographs of BSDS500 as {data_dir}/bsds500/'
       f'{{train,val,test}}/*.jpg or {archive}; neither is there'
     )
-  try:
-    with zipfile.ZipFile(archive) as photographs:
-      names = [
-        name
-        for folder in folders
-        for name in sorted(photographs.namelist())
-        if name.startswith(f'bsds500/{folder}/') and name.endswith('.jpg')
-      ]
-      found = [
-        images.decode(photographs.open(name), f'{archive}: {name}')
-        for name in names
-      ]
-  except zipfile.BadZipFile as error:
-    raise errors.UsageError(f'mnist_m: {archive}: {error}') from error
-  if not found:
-    raise errors.UsageError(
-      f'mnist_m: {archive} has no bsds500/{"|".join(folders)}/*.jpg'
-    )
-  return found
-
-
-def _svhn(split, data_dir, image_size):
-  return layouts.read(
-    'svhn',
-    split,
-    data_dir,
-    image_size,
-    [
-      (f'{folder}train_32x32.mat', f'{folder}test_32x32.mat', _svhn_file)
-      for folder in ('', 'svhn/')
-    ],
-    'it is released at http://ufldl.stanford.edu/housenumbers',
-  )
-
-
-def _svhn_file(paths, split, image_size):
-  del split
-  (path,) = paths
-  digits, labels = layouts.mat(path, image_size, 1, 10)
-  return digits, labels % 10  # The label of a zero is 10.
-
-
-def _usps(split, data_dir, image_size):
-  return layouts.read(
-    'usps',
-    split,
-    data_dir,
-    image_size,
-    [
-      (folder + train, folder + test, reader)
-      for train, test, reader in (
-        ('zip.train.gz', 'zip.test.gz', _usps_text),
-        ('usps.bz2', 'usps.t.bz2', _usps_libsvm),
+  with layouts.refusing(archive), zipfile.ZipFile(archive) as photographs:
+    names = [
+      name
+      for folder in folders
+      for name in sorted(photographs.namelist())
+      if name.startswith(f'bsds500/{folder}/') and name.endswith('.jpg')
+    ]
+    if not names:
+      raise errors.UsageError(
+        f'mnist_m: {archive} has no bsds500/{"|".join(folders)}/*.jpg'
       )
-      for folder in ('', 'usps/')
-    ],
-    'it is at https://hastie.su.domains/ElemStatLearn/data.html (.gz) and at '
-    'https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets (.bz2)',
+    return _photographs(
+      ((f'{archive}: {name}', photographs.open(name)) for name in names),
+      reading,
+    )
+
+
+def _photographs(named, reading):
+  """Decodes (name, file) in the images' own sizes; returns as _bsds500."""
+  names, found = zip(
+    *(
+      (name, storage.or_reason(images.decode, file, name, reading.max_pixels))
+      for name, file in named
+    )
   )
+  bad = [[i, found[i]] for i in range(len(found)) if isinstance(found[i], str)]
+  skipped = storage.skipped(bad, names, reading)
+  return [image for image in found if not isinstance(image, str)], skipped
 
 
-def _usps_text(paths, split, image_size):
+def _house_numbers(lowest, paths, split, image_size, reading):
+  del split, reading
+  (path,) = paths
+  digits, labels = layouts.mat(path, image_size, lowest, lowest + 9)
+  return files.Arrays(digits, labels % 10)  # SVHN's label of a zero is 10.
+
+
+def _usps_text(paths, split, image_size, reading):
   """Lines of the digit and 256 greys."""
-  del split, image_size
+  del split, image_size, reading
 
   def parse(words):
     return float(words[0]), [float(word) for word in words[1:]]
@@ -245,9 +198,9 @@ def _usps_text(paths, split, image_size):
   return _usps_digits(paths[0], gzip.open, parse)
 
 
-def _usps_libsvm(paths, split, image_size):
+def _usps_libsvm(paths, split, image_size, reading):
   """Lines of the digit + 1 and `index:grey`; 0 where there is no index."""
-  del split, image_size
+  del split, image_size, reading
 
   def parse(words):
     pairs = [word.split(':') for word in words[1:]]
@@ -260,7 +213,7 @@ def _usps_libsvm(paths, split, image_size):
 
 
 def _usps_digits(path, opened, parse):
-  """Returns uint8 [N, 16, 16], from greys in -1..1, and labels int64 [N]."""
+  """Images uint8 [N, 16, 16], from greys in -1..1, and labels."""
   digits, labels = [], []
   for where, words in layouts.rows(path, opened=opened):
     try:
@@ -278,37 +231,69 @@ def _usps_digits(path, opened, parse):
     labels.append(int(label))
   if not digits:
     raise errors.UsageError(f'{path}: no digits')
-  return np.reshape(digits, [-1, 16, 16]), np.array(labels)
-
-
-def _syn_numbers(split, data_dir, image_size):
-  return layouts.read(
-    'syn_numbers',
-    split,
-    data_dir,
-    image_size,
-    [
-      (
-        f'{folder}synth_train_32x32.mat',
-        f'{folder}synth_test_32x32.mat',
-        lambda paths, _, size: layouts.mat(paths[0], size, 0, 9),
-      )
-      for folder in ('', 'syn_numbers/')
-    ]
-    + layouts.made('syn_numbers', CLASS_NAMES),
-    'unzip SynthDigits.zip of http://yaroslav.ganin.net',
-  )
+  return files.Arrays(np.reshape(digits, [-1, 16, 16]), np.array(labels))
 
 
 # By domain name.
 READERS = {
-  'mnist': _mnist,
-  'mnist_m': _mnist_m,
   'mnist_sample': _mnist_sample,
   'mnist_m_sample': _mnist_m_sample,
   'optdigits': _optdigits,
   'optdigits_m': _optdigits_m,
-  'svhn': _svhn,
-  'syn_numbers': _syn_numbers,
-  'usps': _usps,
+  **layouts.readers(
+    {
+      'mnist': (
+        [('mnist.npz', 'mnist.npz', _mnist)],
+        'it is the file that tf.keras.datasets.mnist.load_data() downloads '
+        '(without it, the packaged mnist_sample serves to try things out)',
+      ),
+      'mnist_m': (
+        [
+          (
+            'mnist_m/mnist_m_train_labels.txt',
+            'mnist_m/mnist_m_test_labels.txt',
+            _released_mnist_m,
+          ),
+          ('mnist.npz', 'mnist.npz', _blended_mnist),
+        ],
+        'the first is released at http://yaroslav.ganin.net, the other, of '
+        'tf.keras.datasets.mnist, is blended with the photographs of BSDS500',
+      ),
+      'svhn': (
+        [
+          (
+            f'{folder}train_32x32.mat',
+            f'{folder}test_32x32.mat',
+            functools.partial(_house_numbers, 1),
+          )
+          for folder in ('', 'svhn/')
+        ],
+        'it is released at http://ufldl.stanford.edu/housenumbers',
+      ),
+      'syn_numbers': (
+        [
+          (
+            f'{folder}synth_train_32x32.mat',
+            f'{folder}synth_test_32x32.mat',
+            functools.partial(_house_numbers, 0),
+          )
+          for folder in ('', 'syn_numbers/')
+        ]
+        + layouts.made('syn_numbers', CLASS_NAMES),
+        'unzip SynthDigits.zip of http://yaroslav.ganin.net',
+      ),
+      'usps': (
+        [
+          (folder + train, folder + test, reader)
+          for train, test, reader in (
+            ('zip.train.gz', 'zip.test.gz', _usps_text),
+            ('usps.bz2', 'usps.t.bz2', _usps_libsvm),
+          )
+          for folder in ('', 'usps/')
+        ],
+        'it is at https://hastie.su.domains/ElemStatLearn/data.html (.gz) and '
+        'at https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets (.bz2)',
+      ),
+    }
+  ),
 }

@@ -23,8 +23,8 @@ from tfda.data import (
 
 SPLITS = files.SPLITS
 
-# Of sets that are read whole: {name: (reader, class names)}.
-_ARRAYS = {
+# {name: (reader, class names)}.
+_READERS = {
   name: (reader, module.CLASS_NAMES)
   for module in (digits, signs)
   for name, reader in module.READERS.items()
@@ -116,15 +116,18 @@ def load(name, split, image_size, data_dir=None, reading=None):
       argument, data_dir, image_size, reading
     )
     return Domain(name, split, pixels, labels, class_names, True, skipped)
-  if name not in _ARRAYS:
-    known = [*_ARRAYS, f'{prepared.PREFIX}NAME/SPLIT']
+  if name not in _READERS:
+    known = [*_READERS, f'{prepared.PREFIX}NAME/SPLIT']
     for prefix, (_, endings) in folders.LISTERS.items():
       known += [prefix + ending for ending in endings]
     raise errors.UsageError(
       f'{name}: no such domain; {errors.near(name, known)}'
     )
-  reader, class_names = _ARRAYS[name]
-  pixels, labels = reader(split, data_dir, image_size)
+  reader, class_names = _READERS[name]
+  found = reader(split, data_dir, image_size, reading)
+  if isinstance(found, files.Listing):
+    return _of_files(name, split, found, image_size, reading)
+  pixels, labels, skipped = found
   if pixels.ndim == 3:
     pixels = np.repeat(pixels[..., np.newaxis], 3, axis=-1)
   if pixels.shape[1] != image_size:
@@ -133,19 +136,22 @@ def load(name, split, image_size, data_dir=None, reading=None):
       for i in range(0, len(pixels), 1000)
     ]
     pixels = np.concatenate(chunks)
-  return Domain(name, split, pixels, labels.astype(np.int32), class_names)
+  labels = labels.astype(np.int32)
+  return Domain(name, split, pixels, labels, class_names, skipped=skipped)
 
 
 def _of_files(name, split, listing, image_size, reading):
-  pixels, kept, skipped = storage.decoded(listing.paths, image_size, reading)
+  pixels, kept, skipped = storage.decoded(
+    listing.paths, image_size, reading, listing.regions
+  )
   labels = None
   if listing.labels is not None:
     labels = listing.labels[kept]
-    counts = np.bincount(labels, minlength=len(listing.class_names))
-    if not counts.all():
+    lost = np.setdiff1d(listing.labels, labels)
+    if len(lost):
       raise errors.UsageError(
         f'{name}: no image can be read of the classes '
-        f'{_series(np.array(listing.class_names)[counts == 0])}'
+        f'{_series(listing.class_names[label] for label in lost)}'
       )
   return Domain(
     name,

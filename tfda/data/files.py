@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import unicodedata
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 
@@ -22,12 +22,29 @@ class Listing:
     class_names: C names, or () where there are no labels.
     transductive: whether the other split is the same files.
     skipped: ((path, reason), ...) of image files that are left out.
+    regions: N (left, top, right, bottom) in pixels, the parts of the images to
+      keep, right and bottom being outside; () for the whole images.
   """
 
   paths: tuple[str, ...]
   labels: Optional[np.ndarray]
   class_names: tuple[str, ...]
   transductive: bool = False
+  skipped: tuple[tuple[str, str], ...] = ()
+  regions: tuple[tuple[int, int, int, int], ...] = ()
+
+
+class Arrays(NamedTuple):
+  """The images of one split of a domain, where they are in no image files.
+
+  Attributes:
+    images: uint8 [N, H, W] or [N, H, W, 3].
+    labels: integers [N] in [0, C).
+    skipped: ((path, reason), ...) of image files that are left out.
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
   skipped: tuple[tuple[str, str], ...] = ()
 
 

@@ -124,7 +124,7 @@ def _as_rgb(image):
   return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
 
 
-def read(file, size, max_pixels=files.Reading.max_pixels):
+def read(file, size, max_pixels=files.Reading.max_pixels, region=None):
   """Reads an image file as RGB, uint8 [size, size, 3].
 
   Grey, palette, CMYK and transparent images become RGB (transparency over
@@ -135,11 +135,24 @@ def read(file, size, max_pixels=files.Reading.max_pixels):
     file: a path, or a file that is open for reading bytes.
     size: side in pixels.
     max_pixels: width x height beyond which an image is bad.
+    region: (left, top, right, bottom) in pixels, the part to keep, right and
+      bottom being outside; None for all.
 
   Raises:
-    BadImage: the file is no image, or a broken one; names it.
+    BadImage: the file is no image, or a broken one, or the region is not in it;
+      names it.
   """
   pixels = decode(file, str(file), max_pixels)
+  if region is not None:
+    left, top, right, bottom = region
+    height, width = pixels.shape[:2]
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+      raise BadImage(
+        str(file),
+        f'the region from ({left}, {top}) to ({right}, {bottom}) is not in the '
+        f'image, {width}x{height}',
+      )
+    pixels = pixels[top:bottom, left:right]
   if pixels.shape[:2] == (size, size):
     return pixels
   return _resized(pixels, size)

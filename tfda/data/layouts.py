@@ -1,13 +1,13 @@
 """Layouts in which data sets of labelled images are released or made.
 
 A layout is (train, test, reader): patterns of file names, as glob's, of the two
-splits below --data_dir, and a function (paths, split, image_size) -> (images
-uint8 [N, H, W] or [N, H, W, 3], labels int64 [N]) that gets the files that
-match the pattern of the split, sorted.
+splits below --data_dir, and a function (paths, split, image_size, reading) ->
+files.Listing or files.Arrays that gets the files that match the pattern of the
+split, sorted. One of arrays may bring them to image_size.
 """
 
-import concurrent.futures
 import contextlib
+import functools
 import glob
 import os
 import re
@@ -19,30 +19,31 @@ import tensorflow as tf
 from tfda import errors
 from tfda.data import files, images
 
-# Images that are decoded and resized at once.
+# Images that are resized at once.
 _PART = 256
 
 
-def read(name, split, data_dir, image_size, layouts, origin):
-  """Reads a split in the first layout of which there is any file.
+def readers(data_sets):
+  """Returns readers of sets, each in the first layout that has any file.
 
   Of any split: a training set of one layout and a test set of another would be
   two data sets.
 
   Args:
-    name: of the domain.
-    split: 'train' or 'test'.
-    data_dir: --data_dir.
-    image_size: side of the square images in pixels, for readers that resize.
-    layouts: a list of them, see the module.
-    origin: where a user gets the data set.
+    data_sets: {domain's name: (its layouts, where a user gets it)}.
 
   Returns:
-    What the layout's reader does.
-
-  Raises:
-    UsageError: no layout is there, or one without this split.
+    {domain's name: function (split, data_dir, image_size, reading) -> what the
+    layout's reader returns}. It raises a UsageError where no layout is there,
+    or one without this split.
   """
+  return {
+    name: functools.partial(_read, name, layouts, origin)
+    for name, (layouts, origin) in data_sets.items()
+  }
+
+
+def _read(name, layouts, origin, split, data_dir, image_size, reading):
   data_dir = files.data_dir(name, data_dir)
   index = files.SPLITS.index(split)
   wanted = []
@@ -53,7 +54,7 @@ def read(name, split, data_dir, image_size, layouts, origin):
     ]
     wanted.append(os.path.join(data_dir, patterns[index]))
     if found[index]:
-      return reader(found[index], split, image_size)
+      return reader(found[index], split, image_size, reading)
     if found[1 - index]:
       raise errors.UsageError(
         f'{name}: {wanted[-1]} is missing; {found[1 - index][0]} is there'
@@ -118,7 +119,7 @@ def listed(label_file, folder, count):
   """Reads lines of 'path label', paths relative to the folder.
 
   Returns:
-    (paths [N], labels int64 [N]).
+    (paths [N], labels int32 [N]).
   """
   paths, labels = [], []
   for where, words in rows(label_file):
@@ -128,38 +129,7 @@ def listed(label_file, folder, count):
     labels.append(label(words[1], count, where))
   if not paths:
     raise errors.UsageError(f'{label_file}: lists no images')
-  return paths, np.array(labels)
-
-
-def decoded(paths, image_size, crop=None):
-  """Decodes image files in threads and brings them to size.
-
-  Args:
-    paths: of N image files.
-    image_size: S, in pixels.
-    crop: a function (i, pixels of paths[i]) -> the part of them to keep.
-
-  Returns:
-    uint8 [N, S, S, 3].
-
-  Raises:
-    UsageError: an image is broken; names it.
-  """
-  pixels = np.empty([len(paths), image_size, image_size, 3], np.uint8)
-
-  def fill(first):
-    # Resizing one image costs as much as resizing dozens of one shape.
-    by_shape = {}
-    for i in range(first, min(first + _PART, len(paths))):
-      image = images.decode(paths[i], paths[i])
-      image = crop(i, image) if crop else image
-      by_shape.setdefault(image.shape, {})[i] = image
-    for same in by_shape.values():
-      pixels[list(same)] = _resized(np.stack(list(same.values())), image_size)
-
-  with concurrent.futures.ThreadPoolExecutor() as pool:
-    list(pool.map(fill, range(0, len(paths), _PART)))
-  return pixels
+  return paths, np.array(labels, np.int32)
 
 
 def _resized(pixels, image_size):
@@ -257,21 +227,19 @@ def made(name, class_names):
     (
       f'{name}/train-?????-of-?????.tfrecord',
       f'{name}/test-?????-of-?????.tfrecord',
-      lambda paths, _, image_size: _records(
-        paths, image_size, len(class_names)
-      ),
+      functools.partial(_records, len(class_names)),
     ),
     (
       f'{name}/train',
       f'{name}/test',
-      lambda paths, _, image_size: _class_folders(
-        paths[0], image_size, class_names
-      ),
+      functools.partial(_class_folders, class_names),
     ),
   ]
 
 
-def _class_folders(folder, image_size, class_names):
+def _class_folders(class_names, paths, split, image_size, reading):
+  del split, image_size, reading
+  (folder,) = paths
   numbers = {class_name: i for i, class_name in enumerate(class_names)}
   paths, labels = [], []
   with refusing(folder):
@@ -288,11 +256,12 @@ def _class_folders(folder, image_size, class_names):
     labels += [number] * len(found)
   if not paths:
     raise errors.UsageError(f'{folder}: no folders of classes')
-  return decoded(paths, image_size), np.array(labels)
+  return files.Listing(tuple(paths), np.array(labels, np.int32), class_names)
 
 
-def _records(paths, image_size, count):
+def _records(count, paths, split, image_size, reading):
   """Shards of tf.train.Example: `image`, a PNG, and `label`, in [0, count)."""
+  del split, reading
   stem, total = paths[0][: -len('00000-of-00000.tfrecord')], len(paths)
   if paths != [f'{stem}{i:05}-of-{total:05}.tfrecord' for i in range(total)]:
     raise errors.UsageError(
@@ -331,4 +300,4 @@ def _records(paths, image_size, count):
     labels.append(
       _checked_labels(path, shard_labels, len(shard_labels), 0, count - 1)
     )
-  return np.concatenate(pixels), np.concatenate(labels)
+  return files.Arrays(np.concatenate(pixels), np.concatenate(labels))

@@ -6,19 +6,25 @@ and SPLIT too ('train', 'test[:50%]'). Read from DATA_DIR, where it lies after
   tfds build NAME --data_dir=DATA_DIR
 
 Nothing is downloaded. Train and test are the same images, those of SPLIT.
+
+Where the cache cannot be written, they are decoded into memory, up to 1 GiB:
+records are read from first to last, not at a position. More is refused.
 """
 
 import io
 import os
 import re
+import sys
 
 import numpy as np
 import tensorflow as tf
 
 from tfda import errors
-from tfda.data import files, storage
+from tfda.data import files, images, storage
 
 PREFIX = 'tfds:'
+# Of a load; a run has four, of train and test on both sides, and copies them.
+_IN_MEMORY_BYTES = 2**30
 
 
 def read(argument, data_dir, size, reading):
@@ -36,32 +42,59 @@ def read(argument, data_dir, size, reading):
 
   Raises:
     UsageError: it is not prepared, or not for classification; an image is bad.
-    RunError: the cache cannot be written.
+    RunError: the cache cannot be written, and memory would not do.
   """
   name = f'{PREFIX}{argument}'
   set_name, _, split = argument.rpartition('/')
   folder = _newest(name, set_name, files.data_dir(name, data_dir))
+  array, notes = _decoded(name, folder, split, size, reading)
+  labels = np.array(notes['labels'], np.int32)
+  names = [f'{name}, example {i}' for i in range(len(labels))]
+  found, kept, skipped = storage.kept(array, notes['bad'], names, reading)
+  # In splits without labels all are -1.
+  if (labels < 0).any():
+    return found, None, (), skipped
+  return found, labels[kept], tuple(notes['class_names']), skipped
+
+
+def _decoded(name, folder, split, size, reading):
+  """Returns (images that can be read, {'bad', 'labels', 'class_names'})."""
   paths = sorted(os.path.join(folder, file) for file in os.listdir(folder))
   key = storage.fingerprint(paths, split, size, reading.max_pixels)
   array = storage.find(key, reading.cache_dir)
-  if array is None:
-    examples, count, class_names = _examples(name, folder, split)
-    notes = {'bad': [], 'labels': [], 'class_names': class_names}
+  if array is not None:
+    return array, array.notes
+  examples, count, class_names = _examples(name, folder, split)
+
+  def blocks(notes):
+    notes.update(bad=[], labels=[], class_names=class_names)
     found = storage.ahead(
-      lambda file: storage.read_or_reason(file, size, reading.max_pixels),
+      lambda file: storage.or_reason(
+        images.read, file, size, reading.max_pixels
+      ),
       _image_files(name, examples, notes['labels']),
     )
-    blocks = storage.good(found, count, notes['bad'])
+    return storage.good(found, count, notes['bad'])
+
+  notes, row_shape = {}, [size, size, 3]
+  try:
     array = storage.write(
-      key, [size, size, 3], np.uint8, blocks, reading.cache_dir, notes
+      key, row_shape, np.uint8, blocks(notes), reading.cache_dir, notes
     )
-  labels = np.array(array.notes['labels'], np.int32)
-  names = [f'{name}, example {i}' for i in range(len(labels))]
-  images, kept, skipped = storage.kept(array, names, reading)
-  # In splits without labels all are -1.
-  if (labels < 0).any():
-    return images, None, (), skipped
-  return images, labels[kept], tuple(array.notes['class_names']), skipped
+    return array, array.notes
+  except errors.RunError as error:
+    needed = count * size * size * 3
+    if needed > _IN_MEMORY_BYTES:
+      raise errors.RunError(
+        f'{error}; --cache_dir needs a disk with room for '
+        f'{needed / 2**30:.1f} GiB of images'
+      ) from error
+    print(f'{error}; images are decoded into memory', file=sys.stderr)
+  array, kept = np.empty([count, *row_shape], np.uint8), 0
+  for block in blocks(notes):
+    array[kept] = block[0]
+    kept += 1
+  return array[:kept], notes
 
 
 def _newest(name, set_name, data_dir):

@@ -1,4 +1,4 @@
-"""Traffic signs: readers (split, data_dir, image_size) -> (images, labels).
+"""Traffic signs; their readers are as those of digits.
 
   gtsrb       the German Traffic Sign Recognition Benchmark (Stallkamp et al.
               2011) as released, 39,209 and 12,630 photographs, cut to the
@@ -6,8 +6,7 @@
   syn_signs   SYN SIGNS (Moiseev et al. 2013): 100,000 rendered signs as
               released, or those of tools.prepare_data
 
-Images are uint8 [N, H, W, 3] of any size: domains.load brings them to
-image_size. Labels are integers [N] in [0, 43), GTSRB's.
+Labels are GTSRB's, in [0, 43).
 """
 
 import os
@@ -15,7 +14,7 @@ import os
 import numpy as np
 
 from tfda import errors
-from tfda.data import layouts
+from tfda.data import files, layouts
 
 # In the order of GTSRB's ClassId; all of them are good names of folders.
 CLASS_NAMES = (
@@ -67,23 +66,9 @@ CLASS_NAMES = (
 _COLUMNS = 'Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId'
 
 
-def _gtsrb(split, data_dir, image_size):
-  return layouts.read(
-    'gtsrb',
-    split,
-    data_dir,
-    image_size,
-    [
-      ('GTSRB/Final_Training/Images', 'GTSRB/Final_Test/Images', _photographs),
-      ('gtsrb.npz', 'gtsrb.npz', _tracks),
-    ],
-    'unzip GTSRB_Final_{Training_Images,Test_Images,Test_GT}.zip of '
-    'https://benchmark.ini.rub.de',
-  )
-
-
-def _photographs(paths, split, image_size):
+def _photographs(paths, split, image_size, reading):
   """As released: a folder of each class for training, one folder for test."""
+  del image_size, reading
   (root,) = paths
   if split == 'train':
     folders = [os.path.join(root, f'{i:05}') for i in range(len(CLASS_NAMES))]
@@ -99,30 +84,20 @@ def _photographs(paths, split, image_size):
         f'gtsrb: there is no {" or ".join(found)}, the labels of the test '
         'images; it is in GTSRB_Final_Test_GT.zip'
       )
-  photographs, labels, regions = [], [], []
-  for folder, table in zip(folders, tables):
-    for where, name, region, label in _annotations(table):
-      photographs.append(layouts.image_file(folder, name, where))
-      labels.append(label)
-      regions.append((where, region))
-
-  def crop(i, pixels):
-    where, (x1, y1, x2, y2) = regions[i]
-    height, width = pixels.shape[:2]
-    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-      raise errors.UsageError(
-        f'{where}: the sign, from ({x1}, {y1}) to ({x2}, {y2}), is outside of '
-        f'the image, {width}x{height}'
-      )
-    # Without the row and the column of the second corner there is the border
-    # of at least 5 pixels that the data set's Readme tells of, on all sides.
-    return pixels[y1:y2, x1:x2]
-
-  return layouts.decoded(photographs, image_size, crop), np.array(labels)
+  found = [
+    (layouts.image_file(folder, name, where), label, region)
+    for folder, table in zip(folders, tables)
+    for where, name, region, label in _annotations(table)
+  ]
+  if not found:
+    raise errors.UsageError(f'{tables[0]}: lists no images')
+  photographs, labels, regions = zip(*found)
+  labels = np.array(labels, np.int32)
+  return files.Listing(photographs, labels, CLASS_NAMES, regions=regions)
 
 
 def _annotations(table):
-  """Yields (where, name of the image, (x1, y1, x2, y2), label)."""
+  """Yields (where, name of the image, region of the sign in it, label)."""
   lines = layouts.rows(table, ';')
   _, header = next(lines, (None, []))
   if ';'.join(header) != _COLUMNS:
@@ -130,21 +105,23 @@ def _annotations(table):
   for where, words in lines:
     try:
       name, _, _, *region, label = words
-      x1, y1, x2, y2 = (int(word) for word in region)
+      left, top, right, bottom = (int(word) for word in region)
     except ValueError as error:
       raise errors.UsageError(f'{where}: not of the form {_COLUMNS}') from error
     label = layouts.label(label, len(CLASS_NAMES), where)
-    yield where, name, (x1, y1, x2, y2), label
+    # Without the row and the column of the second corner there is the border
+    # of at least 5 pixels that the data set's Readme tells of, on all sides.
+    yield where, name, (left, top, right, bottom), label
 
 
-def _tracks(paths, split, image_size):
+def _tracks(paths, split, image_size, reading):
   """gtsrb.npz: x and y, ten frames each of the tracks of each class in turn.
 
   A track is one sign, filmed while passing it. The file has no split; ours
   holds out the third of every five tracks of a class for test, as its frames
   would be too like those of the same track in training.
   """
-  del image_size
+  del image_size, reading
   (path,) = paths
   pixels, labels = layouts.npz(path, 'x', 'y')
   pixels, labels = layouts.checked(
@@ -156,31 +133,16 @@ def _tracks(paths, split, image_size):
     )
   frame = np.arange(len(labels)) - np.searchsorted(labels, labels)
   chosen = (frame // 10 % 5 == 2) == (split == 'test')
-  return pixels[chosen], labels[chosen]
+  return files.Arrays(pixels[chosen], labels[chosen])
 
 
-def _syn_signs(split, data_dir, image_size):
-  label_files = [
-    f'{folder}synthetic_data/train_labelling.txt'
-    for folder in ('', 'syn_signs/')
-  ]
-  return layouts.read(
-    'syn_signs',
-    split,
-    data_dir,
-    image_size,
-    [(path, path, _released_syn_signs) for path in label_files]
-    + layouts.made('syn_signs', CLASS_NAMES),
-    'unzip synthetic_data.zip of http://graphics.cs.msu.ru/en/node/1337',
-  )
-
-
-def _released_syn_signs(paths, split, image_size):
+def _released_syn_signs(paths, split, image_size, reading):
   """Images in folders, and their labels in lines of 'path label ...'.
 
   The released set has no test images: where there is no test_labelling.txt, the
   first of every ten lines is for test, our choice.
   """
+  del image_size, reading
   (train,) = paths
   folder = os.path.dirname(train)
   test = os.path.join(folder, 'test_labelling.txt')
@@ -191,8 +153,33 @@ def _released_syn_signs(paths, split, image_size):
     chosen = (np.arange(len(labels)) % 10 == 0) == (split == 'test')
     images = [path for path, keep in zip(images, chosen) if keep]
     labels = labels[chosen]
-  return layouts.decoded(images, image_size), labels
+  return files.Listing(tuple(images), labels, CLASS_NAMES)
 
 
+_LABELLING = tuple(
+  f'{folder}synthetic_data/train_labelling.txt' for folder in ('', 'syn_signs/')
+)
 # By domain name.
-READERS = {'gtsrb': _gtsrb, 'syn_signs': _syn_signs}
+READERS = layouts.readers(
+  {
+    'gtsrb': (
+      [
+        (
+          'GTSRB/Final_Training/Images',
+          'GTSRB/Final_Test/Images',
+          _photographs,
+        ),
+        ('gtsrb.npz', 'gtsrb.npz', _tracks),
+      ],
+      'unzip GTSRB_Final_{Training_Images,Test_Images,Test_GT}.zip of '
+      'https://benchmark.ini.rub.de',
+    ),
+    'syn_signs': (
+      [
+        *((path, path, _released_syn_signs) for path in _LABELLING),
+        *layouts.made('syn_signs', CLASS_NAMES),
+      ],
+      'unzip synthetic_data.zip of http://graphics.cs.msu.ru/en/node/1337',
+    ),
+  }
+)

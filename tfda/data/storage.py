@@ -3,7 +3,7 @@
 A domain's images are a NumPy array, or an object that reads as one:
 
   len(images), images.shape, images.dtype
-  images[index]    a NumPy array; index is a slice or an integer array
+  images[index]    a NumPy array; index is an integer, several, or a slice
 
 An array is a folder of the cache (--cache_dir, $XDG_CACHE_HOME/tfda or
 ~/.cache/tfda), which may be deleted at any time:
@@ -41,7 +41,7 @@ from tfda.data import files, images
 
 _VERSION = 'v1'  # Of this format and of what `decoded` stores in it.
 _SHARD_BYTES = 2**30
-_IN_MEMORY_BYTES = 2**26
+_IN_MEMORY_BYTES = 2**28
 _AHEAD = 64  # Images that are decoded before they are asked for.
 _SYNC_BYTES = 2**24
 _SHOWN = 10  # Bad images in a message.
@@ -62,7 +62,9 @@ class _Rows:
     return self.shape[0]
 
   def __getitem__(self, index):
-    return self.take(self._positions[index])
+    positions = self._positions[index]
+    rows = self.take(positions.ravel())
+    return rows.reshape([*positions.shape, *self.shape[1:]])
 
   @property
   def nbytes(self):
@@ -304,16 +306,17 @@ def _sync_folder(folder):
     os.close(descriptor)
 
 
-def decoded(paths, size, reading):
+def decoded(paths, size, reading, regions=()):
   """Decodes image files and brings them to size, once: the cache has them.
 
-  Where the cache cannot be written, files are decoded at every read. Up to 64
+  Where the cache cannot be written, files are decoded at every read. Up to 256
   MiB of images are returned in memory.
 
   Args:
     paths: of image files.
     size: side in pixels.
     reading: a files.Reading.
+    regions: of the images, the parts to keep; see files.Listing.
 
   Returns:
     (images uint8 [M, size, size, 3]; positions int64 [M] in `paths` of those
@@ -322,16 +325,17 @@ def decoded(paths, size, reading):
   Raises:
     UsageError: an image is bad, and reading.on_bad_image is 'fail'; all are.
   """
-  key = fingerprint(paths, size, reading.max_pixels)
+  key = fingerprint(paths, size, reading.max_pixels, *regions)
   array = find(key, reading.cache_dir)
   if array is None:
-    array = _written(key, paths, size, reading)
-  return kept(array, paths, reading)
+    sources = list(itertools.zip_longest(paths, regions))
+    array = _written(key, sources, size, reading)
+  return kept(array, array.notes['bad'], paths, reading)
 
 
-def _written(key, paths, size, reading):
+def _written(key, sources, size, reading):
   bad = []
-  blocks = good(_read(paths, size, reading.max_pixels), len(paths), bad)
+  blocks = good(_read(sources, size, reading.max_pixels), len(sources), bad)
   try:
     return write(
       key, [size, size, 3], np.uint8, blocks, reading.cache_dir, {'bad': bad}
@@ -339,58 +343,63 @@ def _written(key, paths, size, reading):
   except errors.RunError as error:
     print(f'{error}; images are decoded at every read', file=sys.stderr)
     collections.deque(blocks, maxlen=0)  # What is left; `bad` has all then.
-    return _Files(paths, size, reading.max_pixels, {'bad': bad})
+    return _Files(sources, size, reading.max_pixels, {'bad': bad})
 
 
-def _read(paths, size, max_pixels):
-  """Yields uint8 [size, size, 3] of every file, or why it is bad."""
+def _read(sources, size, max_pixels):
+  """Yields uint8 [size, size, 3], or why it is bad, of every (path, region)."""
 
-  def read(path):
-    return read_or_reason(path, size, max_pixels)
+  def read(source):
+    path, region = source
+    return or_reason(images.read, path, size, max_pixels, region)
 
-  is_plain = list(
-    ahead(lambda path: images.is_plain_jpeg(path, max_pixels), paths)
-  )
-  plain = iter(images.plain_jpegs(itertools.compress(paths, is_plain), size))
-  other = ahead(read, [p for p, simple in zip(paths, is_plain) if not simple])
-  for path, simple in zip(paths, is_plain):
-    if not simple:
+  def is_plain(source):
+    path, region = source
+    return region is None and images.is_plain_jpeg(path, max_pixels)
+
+  simple = list(ahead(is_plain, sources))
+  paths = [path for path, _ in itertools.compress(sources, simple)]
+  plain = iter(images.plain_jpegs(paths, size))
+  other = ahead(read, [s for s, known in zip(sources, simple) if not known])
+  for source, known in zip(sources, simple):
+    if not known:
       yield next(other)
       continue
     try:
       yield next(plain).numpy()
     except tf.errors.OpError:
-      yield read(path)  # Which says what is wrong, or reads it.
+      yield read(source)  # Which says what is wrong, or reads it.
 
 
 class _Files(_Rows):
   """Images that are decoded at every read."""
 
-  def __init__(self, paths, size, max_pixels, notes):
+  def __init__(self, sources, size, max_pixels, notes):
     bad = {i for i, _ in notes['bad']}
-    self._paths = [path for i, path in enumerate(paths) if i not in bad]
+    self._sources = [source for i, source in enumerate(sources) if i not in bad]
     self._max_pixels = max_pixels
     self.notes = notes
-    super().__init__([len(self._paths), size, size, 3], np.uint8)
+    super().__init__([len(self._sources), size, size, 3], np.uint8)
 
   def take(self, index):
     rows = np.empty([len(index), *self.shape[1:]], self.dtype)
     for i, row in enumerate(
-      ahead(self._read, [self._paths[position] for position in index])
+      ahead(self._read, [self._sources[position] for position in index])
     ):
       rows[i] = row
     return rows
 
-  def _read(self, path):
-    return images.read(path, self.shape[1], self._max_pixels)
+  def _read(self, source):
+    path, region = source
+    return images.read(path, self.shape[1], self._max_pixels, region)
 
 
-def kept(array, names, reading):
+def kept(array, bad, names, reading):
   """What was read of images, and which were not.
 
   Args:
-    array: of the images that were read, `notes['bad']` being [[position,
-      reason], ...] of the others.
+    array: of the images that were read.
+    bad: [[position, reason], ...] of the others.
     names: of all images, for messages.
     reading: a files.Reading.
 
@@ -400,19 +409,25 @@ def kept(array, names, reading):
   Raises:
     UsageError: an image is bad, and reading.on_bad_image is 'fail'; all are.
   """
-  bad = array.notes['bad']
-  skipped = tuple((names[i], reason) for i, reason in bad)
-  if skipped and (reading.on_bad_image == 'fail' or not len(array)):
-    shown = [f'{files.shown(n)} ({reason})' for n, reason in skipped[:_SHOWN]]
-    more = len(skipped) - len(shown)
+  left_out = skipped(bad, names, reading)
+  positions = np.delete(np.arange(len(names)), [i for i, _ in bad])
+  small = array.nbytes <= _IN_MEMORY_BYTES
+  return array[:] if small else array, positions, left_out
+
+
+def skipped(bad, names, reading):
+  """Returns ((name, reason), ...) of the bad images; see `kept`."""
+  left_out = tuple((names[i], reason) for i, reason in bad)
+  all_are = len(left_out) == len(names)
+  if left_out and (reading.on_bad_image == 'fail' or all_are):
+    shown = [f'{files.shown(n)} ({reason})' for n, reason in left_out[:_SHOWN]]
+    more = len(left_out) - len(shown)
     raise errors.UsageError(
-      f'{len(skipped)} of {len(names)} images cannot be read: '
+      f'{len(left_out)} of {len(names)} images cannot be read: '
       f'{", ".join(shown)}{f" and {more} more" if more else ""}; '
       '--on_bad_image=skip leaves them out'
     )
-  positions = np.delete(np.arange(len(names)), [i for i, _ in bad])
-  small = array.nbytes <= _IN_MEMORY_BYTES
-  return array[:] if small else array, positions, skipped
+  return left_out
 
 
 def fingerprint(paths, *settings):
@@ -439,10 +454,10 @@ def fingerprint(paths, *settings):
   return f'images-{digest.hexdigest()[:32]}'
 
 
-def read_or_reason(file, size, max_pixels):
-  """images.read, or a string that says why it cannot be."""
+def or_reason(read, *arguments):
+  """What a function of `images` returns; if the image is bad, a string why."""
   try:
-    return images.read(file, size, max_pixels)
+    return read(*arguments)
   except images.BadImage as error:
     return error.reason
 
