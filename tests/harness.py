@@ -1,5 +1,7 @@
 """A method on a toy problem, step by step, for the tests of all methods."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -38,6 +40,16 @@ def toy_data():
   }
 
 
+# Settings of methods whose widths cost seconds here and show nothing.
+_NARROW = {
+  'local_feature_patterns': {
+    'num_patterns': 4,
+    'local_units_1': 8,
+    'local_units_2': 16,
+  }
+}
+
+
 def settings(method, **changed):
   """An Experiment of tiny size."""
   return experiment.Experiment(
@@ -58,7 +70,8 @@ class Run:
     self.data = toy_data()
     self.settings = trained
     module = methods.load(trained.method)
-    self.config = module.Config() if config is None else config
+    narrow = _NARROW.get(trained.method, {})
+    self.config = module.Config(**narrow) if config is None else config
     devices = [f'CPU:{i}' for i in range(replicas)]
     self.strategy = (
       tf.distribute.MirroredStrategy(
@@ -77,7 +90,7 @@ class Run:
         self.model.adapt(self.batches(0, 16))
       self.phases = self.model.phases(
         trained.steps,
-        lambda: experiment.make_optimizer(trained, self.model),
+        functools.partial(experiment.make_optimizer, trained, self.model),
       )
       self.phase = None  # Until it trains: the trainer restores before.
     self.optimizers = [o for phase in self.phases for o in phase.optimizers]
@@ -97,26 +110,38 @@ class Run:
       replicas,
     )
 
-  def train(self, steps):
-    """Takes steps from where the model is; returns the last step's averages."""
-    start, last = 0, int(self.model.step.numpy()) + steps
+  def train(self, steps, traced=True):
+    """Takes steps from where the model is.
+
+    Args:
+      steps: how many.
+      traced: whether they are made graphs, as in the trainer.
+
+    Returns:
+      {term: average since the model was made}.
+    """
+    first = int(self.model.step.numpy())
+    last = first + steps
+    batches = iter(
+      self.strategy.distribute_datasets_from_function(
+        lambda context: self.batches(first, last, context.num_replicas_in_sync)
+      )
+    )
+    start = 0
     for phase in self.phases:
       end = start + phase.steps
-      first, until = int(self.model.step.numpy()), min(end, last)
-      if first < until:
+      for _ in range(max(first, start), min(last, end)):
         if phase is not self.phase:
           self.phase = phase
           with self.strategy.scope():
             self.model.begin_phase(phase, start)
-        history = self._fit(first, until)
+        if traced:
+          self.model.make_train_function()(batches)
+        else:
+          self.strategy.run(self.model.train_step, [next(batches)])
       start = end
-    return {name: values[-1] for name, values in history.history.items()}
-
-  def _fit(self, first, last):
-    batches = self.strategy.distribute_datasets_from_function(
-      lambda context: self.batches(first, last, context.num_replicas_in_sync)
-    )
-    return self.model.fit(batches, steps_per_epoch=last - first, verbose=0)
+    means = self.model.averages.items()
+    return {name: float(mean.result()) for name, mean in means}
 
   def weights(self):
     """Values of all that training changes or inference needs."""

@@ -244,6 +244,15 @@ def test_three_steps_train_what_the_paper_says():
     ('fine_tuning', 3),
     ('adaptation', 3),
   ]
+  read = [phase.streams or run.model.STREAMS for phase in run.phases]
+  assert read == [('source',), ('source',), ('source', 'target')]
+  # Two slots of every variable that it moves, and a counter.
+  theirs = sum((d.weights for d in run.model.discriminators.values()), [])
+  players = [o for phase in run.phases for o in phase.optimizers]
+  moved = [*(phase.trainable for phase in run.phases), theirs]
+  assert [len(o.variables) for o in players] == [
+    2 * len(variables) + 1 for variables in moved
+  ]
   # Adam's first step is the learning rate, 1e-4 times that of the part.
   rates = {'classifier': 50e-4}
   assert step_in(run, 0) == pytest.approx(rates, rel=0.02)
@@ -386,7 +395,8 @@ def test_without_patterns_the_pooled_feature_is_classified():
 
 
 def test_published_widths():
-  run = harness.Run(harness.settings('local_feature_patterns'))
+  config = local_feature_patterns.Config()
+  run = harness.Run(harness.settings('local_feature_patterns'), config)
   shapes = {
     name: [w.shape.as_list() for w in player.weights[::2]]
     for name, player in run.model.discriminators.items()

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfda import adaptation, backbones, errors, experiment, methods
-from tfda.layers import discriminators, perceptron
+from tfda.layers import discriminators, perceptron, statistics
 
 
 def _refused(function, *arguments):
@@ -298,6 +298,90 @@ def test_frozen_batch_norm_is_the_same_for_every_batch():
   together = backbone(images, training=True)
   alone = backbone(images[:1], training=True)
   np.testing.assert_allclose(together[:1], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_own_statistics_by_hand():
+  random = np.random.default_rng(0)
+  x = random.normal(3.0, 2.0, [16, 4]).astype(np.float32)
+  other = tf.keras.layers.BatchNormalization(momentum=0.5, epsilon=0.1)
+  other.build([None, 4])
+  parts = random.uniform(0.5, 2.0, [4, 4]).astype(np.float32)
+  other.set_weights(parts)
+  scale, offset, mean, variance = parts
+  mine = statistics.OwnStatistics(other)
+
+  def expected(mean, variance):
+    return (x - mean) / np.sqrt(variance + 0.1) * scale + offset
+
+  np.testing.assert_allclose(mine(x), expected(mean, variance), rtol=1e-5)
+  batch = x.mean(axis=0), x.var(axis=0)
+  trained = mine(x, training=True)
+  np.testing.assert_allclose(trained, expected(*batch), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+    mine.moving_mean, (mean + batch[0]) / 2.0, rtol=1e-5
+  )
+  np.testing.assert_array_equal(other.moving_mean, mean)
+  assert mine.shared_scale is other.gamma and mine.shared_offset is other.beta
+
+
+def _mobilenet(images):
+  """One whose features are not close to 0 as those of an untrained one."""
+  backbone = backbones.load('mobilenet', 'none', 32)
+  for layer in backbone.network.layers:
+    if isinstance(layer, tf.keras.layers.BatchNormalization):
+      layer.momentum = 0.0
+  backbone(images, training=True)
+  return backbone
+
+
+def test_separate_batch_norm_shares_all_but_statistics():
+  images = _images(4, 32)
+  backbone = _mobilenet(images // 2)
+  trained = {w.ref() for w in backbone.trainable_weights}
+  before = backbone(images).numpy()
+  backbone.freeze_until('conv_pw_11_relu')
+  backbone.separate_batch_norm()
+  assert {w.ref() for w in backbone.trainable_weights} < trained
+  for domain in ('source', 'target'):
+    np.testing.assert_allclose(
+      backbone(images, domain=domain), before, rtol=1e-5, atol=1e-7
+    )
+  backbone(images, training=True, domain='source')
+  np.testing.assert_allclose(backbone(images), before, rtol=1e-5, atol=1e-7)
+  assert np.abs(backbone(images, domain='source') - before).max() > 1e-3
+  # The two networks differ in mean and variance behind the layer: 4 of 27.
+  ours, theirs = (
+    {w.ref() for w in network.weights}
+    for network in (backbone.network, backbone.source_network)
+  )
+  assert len(ours - theirs) == len(theirs - ours) == 2 * 4
+
+
+def test_network_with_statistics_of_each_domain_is_cut():
+  images = _images(4, 32)
+  backbone = _mobilenet(images // 2)
+  backbone.freeze_until('conv_pw_11_relu')
+  backbone.separate_batch_norm()
+  backbone(images, training=True, domain='source')
+  domains = ('source', 'target')
+  whole = [backbone(images, domain=domain) for domain in domains]
+  backbone.cut_at('conv_pw_11_relu')
+  stored = backbone.prefix(tf.constant(images))
+  for features, domain in zip(whole, domains):
+    np.testing.assert_allclose(
+      backbone(stored, domain=domain), features, rtol=1e-5, atol=1e-6
+    )
+  assert np.abs(whole[0] - whole[1]).max() > 1e-3
+
+
+def test_separate_batch_norm_needs_one_that_is_trained():
+  message = _refused(
+    backbones.load('dann_mnist', 'none', 8).separate_batch_norm
+  )
+  assert '--domain_batch_norm' in message and 'dann_mnist' in message
+  frozen = backbones.load('mobilenet', 'none', 32)
+  frozen.freeze_batch_norm()
+  assert '--domain_batch_norm' in _refused(frozen.separate_batch_norm)
 
 
 # Weights.

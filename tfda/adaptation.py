@@ -26,6 +26,7 @@ class Phase:
   steps: int
   trainable: Optional[tuple[tf.Variable, ...]]  # By the first; None: all.
   optimizers: tuple[tf.keras.optimizers.Optimizer, ...]
+  streams: Optional[tuple[str, ...]] = None  # None: all of the method's.
 
 
 class AdaptationModel(classification.ClassificationModel):
@@ -64,6 +65,11 @@ class AdaptationModel(classification.ClassificationModel):
       name: tf.keras.metrics.Mean(name) for name in ('total', *self.LOSS_TERMS)
     }
     self._phase = self._phase_start = None
+
+  @property
+  def streams(self):
+    """Names of the streams that the phase reads."""
+    return (self._phase and self._phase.streams) or self.STREAMS
 
   def statistics_of(self, domain):
     seen = {name.split('_')[-1] for name in self.STREAMS}
@@ -114,7 +120,8 @@ class AdaptationModel(classification.ClassificationModel):
 
     Args:
       steps: of the whole run.
-      make_optimizer: () -> an optimizer with the run's settings.
+      make_optimizer: (variables=None) -> an optimizer of these variables, of
+        all that train if None, with the run's settings.
     """
     return [Phase('train', steps, None, (make_optimizer(),))]
 
@@ -140,6 +147,9 @@ class AdaptationModel(classification.ClassificationModel):
       place = context.replica_id_in_sync_group, context.num_replicas_in_sync
     return noise.Noise(self.seed, self.step, rows, *place)
 
+  # Here and elsewhere: AutoGraph takes longer than all else of a trace, and no
+  # step branches on a tensor.
+  @tf.autograph.experimental.do_not_convert
   def train_step(self, batch):
     with tf.GradientTape() as tape:
       total, terms = self.objective(batch, self.progress())

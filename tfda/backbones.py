@@ -10,7 +10,7 @@ import os
 import tensorflow as tf
 
 from tfda import errors
-from tfda.layers import convolution, preprocessing, scaling
+from tfda.layers import convolution, preprocessing, statistics
 
 # Mean and standard deviation of ImageNet per channel, of images in 0..1, as
 # used by most published ResNet weights.
@@ -28,9 +28,11 @@ class Backbone(tf.keras.layers.Layer):
     discriminator_units: the same for the domain discriminator.
     measures_mean: whether the input's mean is measured on the training images.
     network: the Keras functional model, preprocessed images -> feature map.
-    source_network: the same with the source's batch statistics, where the
-      backbone has statistics of each domain; else `network` itself.
+    source_network: the same with the source's batch statistics, after
+      `separate_batch_norm`; else `network` itself.
+    has_domain_statistics: whether it is another.
     prefix, suffix: the network in two parts, after `cut_at`; else None.
+    source_suffix: the second part of `source_network`.
   """
 
   def __init__(
@@ -41,20 +43,21 @@ class Backbone(tf.keras.layers.Layer):
     label_units=(),
     discriminator_units=(1024, 1024),
     measures_mean=False,
-    source_network=None,
   ):
     super().__init__(name=network.name)
-    self.network = network
-    self.has_domain_statistics = source_network is not None
-    self.source_network = source_network or network
+    self.network = self.source_network = network
     self.normalise = normalise
     self.pooling = pooling
     self.label_units = label_units
     self.discriminator_units = discriminator_units
     self.measures_mean = measures_mean
     self.image_size = network.input_shape[1]
-    self.prefix = self.suffix = None
+    self.prefix = self.suffix = self.source_suffix = None
     self.built = True
+
+  @property
+  def has_domain_statistics(self):
+    return self.source_network is not self.network
 
   @property
   def feature_map_shape(self):
@@ -73,7 +76,8 @@ class Backbone(tf.keras.layers.Layer):
     After `cut_at` also from what the prefix makes of the images.
     """
     if self.is_stored(images):
-      return self.suffix(images, training=training)
+      suffix = self.source_suffix if domain == 'source' else self.suffix
+      return suffix(images, training=training)
     network = self.source_network if domain == 'source' else self.network
     return network(self.normalise(images), training=training)
 
@@ -113,10 +117,36 @@ class Backbone(tf.keras.layers.Layer):
 
   def freeze_batch_norm(self):
     """Freezes batch normalisation: fixed averages, scales and offsets."""
-    for network in (self.network, self.source_network):
-      for layer in network.layers:
-        if isinstance(layer, tf.keras.layers.BatchNormalization):
-          layer.trainable = False
+    for layer in self._trained_batch_norms():
+      layer.trainable = False
+
+  def separate_batch_norm(self):
+    """Gives each domain a mean and variance of its own, where it is trained.
+
+    The scale and the offset stay shared. As in Li et al. 2016 (AdaBN) and Chang
+    et al. 2019 (domain-specific batch normalisation); in no paper of `methods`.
+
+    Raises:
+      UsageError: no batch normalisation is trained.
+    """
+    separate = self._trained_batch_norms()
+    if not separate:
+      raise errors.UsageError(
+        f'--domain_batch_norm: no batch normalisation of {self.network.name} '
+        'is trained'
+      )
+
+    def copy(layer):
+      return statistics.OwnStatistics(layer) if layer in separate else layer
+
+    self.source_network = tf.keras.models.clone_model(
+      self.network, clone_function=copy
+    )
+
+  def _trained_batch_norms(self):
+    kind = tf.keras.layers.BatchNormalization
+    layers = self.network.layers
+    return [x for x in layers if isinstance(x, kind) and x.trainable]
 
   def _layers_until(self, layer_name, network):
     names = [layer.name for layer in network.layers]
@@ -134,25 +164,31 @@ class Backbone(tf.keras.layers.Layer):
 
     Raises:
       UsageError: the network has no two parts there: a connection passes by the
-        layer, or there are statistics of each domain.
+        layer, or the first would have statistics of each domain.
     """
-    network = self.network
-    cut = network.get_layer(layer_name).output
+    network, source_network = self.network, self.source_network
     refused = errors.UsageError(
       f'--freeze_until={layer_name}: {network.name} cannot be cut there for '
       '--cache_features'
     )
-    if self.has_domain_statistics:
+    layer, *before = reversed(self._layers_until(layer_name, network))
+    if not {layer, *before[:-1]} <= set(source_network.layers):  # Less inputs.
       raise refused
+    # A layer of both networks was one of `network` first.
+    cuts = [(layer.get_output_at(0), network.output)]
+    if self.has_domain_statistics:
+      cuts.append((layer.get_output_at(1), source_network.output))
     try:
-      suffix = tf.keras.Model(cut, network.output, name='suffix')
+      suffixes = [tf.keras.Model(*cut, name='suffix') for cut in cuts]
     except ValueError as error:
       raise refused from error
+    self.suffix, self.source_suffix = suffixes[0], suffixes[-1]
+    cut = cuts[0][0]
     prefix = tf.keras.Model(network.input, cut, name='prefix')
     self.prefix = tf.function(
-      lambda images: prefix(self.normalise(images), training=False)
+      lambda images: prefix(self.normalise(images), training=False),
+      autograph=False,
     )
-    self.suffix = suffix
     self._cut_layer = layer_name
 
   def prefix_weights(self):
@@ -203,40 +239,26 @@ def dann_mnist_domain_norm(image_size=28):
   scale and an offset that the domains share.
   """
   layers = tf.keras.layers
-  shared = {
-    i: (
-      convolution.Conv2D(
-        filters, kernel, padding='same', use_bias=False, name=f'conv{i}'
-      ),
-      scaling.ScaleAndOffset(name=f'scale{i}'),
-    )
-    for i, (kernel, filters, _, _) in enumerate(_DANN_MNIST_BLOCKS, start=1)
-  }
-
-  def network(name):
-    inputs = x = layers.Input([image_size, image_size, 3])
-    for i, (convolve, scale) in shared.items():
-      _, _, pool, stride = _DANN_MNIST_BLOCKS[i - 1]
-      x = layers.BatchNormalization(
-        momentum=0.9,
-        center=False,
-        scale=False,
-        synchronized=True,
-        name=f'batch_norm{i}',
-      )(convolve(x))
-      x = layers.ReLU(name=f'relu{i}')(scale(x))
-      x = layers.MaxPool2D(pool, stride, padding='same', name=f'pool{i}')(x)
-    return tf.keras.Model(inputs, x, name=name)
-
-  return Backbone(
-    network('dann_mnist_domain_norm'),
+  inputs = x = layers.Input([image_size, image_size, 3])
+  for i, (kernel, filters, pool, stride) in enumerate(_DANN_MNIST_BLOCKS, 1):
+    x = convolution.Conv2D(
+      filters, kernel, padding='same', use_bias=False, name=f'conv{i}'
+    )(x)
+    x = layers.BatchNormalization(
+      momentum=0.9, synchronized=True, name=f'batch_norm{i}'
+    )(x)
+    x = layers.ReLU(name=f'relu{i}')(x)
+    x = layers.MaxPool2D(pool, stride, padding='same', name=f'pool{i}')(x)
+  backbone = Backbone(
+    tf.keras.Model(inputs, x, name='dann_mnist_domain_norm'),
     preprocessing.Normalise(),
     pooling='flatten',
     label_units=(100, 100),
     discriminator_units=(100,),
     measures_mean=True,
-    source_network=network('dann_mnist_domain_norm_source'),
   )
+  backbone.separate_batch_norm()
+  return backbone
 
 
 def dann_svhn(image_size=32):

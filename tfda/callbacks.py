@@ -134,7 +134,7 @@ class Trainer(tf.keras.callbacks.Callback):
     self._stop_clock()
     seconds = float(self._seconds.numpy())
     elapsed = max(seconds - self._logged_seconds, 1e-9)
-    images = len(model.STREAMS) * self._experiment.batch_size
+    images = len(model.streams) * self._experiment.batch_size
     speed = images * (self._step - self._logged_step) / elapsed
     if evaluates:
       self._accuracies = {

@@ -100,8 +100,8 @@ class ClassificationModel(tf.keras.Model):
   def _run(self, images, domain):
     return self._classify(images, domain)
 
-  _infer = tf.function(_run, reduce_retracing=True)
-  _infer_stored = tf.function(_run, reduce_retracing=True)
+  _infer = tf.function(_run, reduce_retracing=True, autograph=False)
+  _infer_stored = tf.function(_run, reduce_retracing=True, autograph=False)
 
   def inference_weights(self):
     """The variables that classifying target images needs."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -61,6 +62,10 @@ class Experiment:
   )
   freeze_batch_norm: bool = setting(
     False, "batch normalisation as in the backbone's weights, for all images"
+  )
+  domain_batch_norm: bool = setting(
+    False,
+    'batch normalisation by the statistics of each domain, behind freeze_until',
   )
   cache_features: int = setting(
     0,
@@ -224,6 +229,8 @@ def build(experiment, config, num_classes):
     backbone.freeze_until(experiment.freeze_until)
   if experiment.freeze_batch_norm:
     backbone.freeze_batch_norm()
+  if experiment.domain_batch_norm:
+    backbone.separate_batch_norm()
   method = methods.load(experiment.method).Method
   if experiment.target_labelled:
     method = semi_supervised.extended(method)
@@ -238,8 +245,9 @@ def build(experiment, config, num_classes):
   )
 
 
-def make_optimizer(experiment, model):
-  """Makes the optimizer of an experiment for all trainable variables."""
+def make_optimizer(experiment, model, variables=None):
+  """Makes an optimizer of an experiment; variables: None for all that train."""
+  variables = variables or model.trainable_variables
   network = {v.ref() for v in model.backbone.network.trainable_variables}
 
   def multiplier(variable):
@@ -267,10 +275,8 @@ def make_optimizer(experiment, model):
     clip_norm=experiment.clip_norm,
     max_norm=experiment.max_norm,
   )
-  optimizer.build(model.trainable_variables)
-  optimizer.set_multipliers(
-    [(v, multiplier(v)) for v in model.trainable_variables]
-  )
+  optimizer.build(variables)
+  optimizer.set_multipliers([(v, multiplier(v)) for v in variables])
   if experiment.mixed_precision == 'float16':
     optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
   return optimizer
@@ -360,7 +366,7 @@ def _train(experiment, config, run, strategy):
   if experiment.class_balanced:
     print(f'{task.class_counts(source)}; all classes equally often')
   phases = model.phases(
-    experiment.steps, lambda: make_optimizer(experiment, model)
+    experiment.steps, functools.partial(make_optimizer, experiment, model)
   )
   if sum(phase.steps for phase in phases) != experiment.steps:
     raise ValueError(f'the phases of {experiment.method} miss its steps')
@@ -416,7 +422,9 @@ def _train(experiment, config, run, strategy):
         trainer.stop_after(phase)
       start = end
     captions = trainer.write_pictures()
-  images = len(model.STREAMS) * experiment.batch_size * start
+  images = experiment.batch_size * sum(
+    phase.steps * len(phase.streams or model.STREAMS) for phase in phases
+  )
   run.write_results(
     experiment,
     evaluate.evaluate(model, data, run.evaluation),
@@ -457,7 +465,7 @@ def _fit(experiment, model, data, last_step, strategy, trainer):
     per_worker = replicas // context.num_input_pipelines
     first = context.input_pipeline_id * per_worker
     return pipeline.batches(
-      model.STREAMS,
+      model.streams,
       data['source', 'train'],
       data['target', 'train'],
       experiment.batch_size,

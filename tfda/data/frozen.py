@@ -53,7 +53,8 @@ def _blocks(domain, backbone, augmentation, copies):
   )
   # Traced: crop by crop in Python, it would take longer than the network.
   make = tf.function(
-    lambda images, start: _made(images, start, backbone, augmentation, copies)
+    lambda images, start: _made(images, start, backbone, augmentation, copies),
+    autograph=False,
   )
   with bar:
     for start in range(0, len(domain.images), count):

@@ -159,6 +159,7 @@ def batches(
     if _SOURCES[stream][1]
   }
 
+  @tf.autograph.experimental.do_not_convert
   def load(position):
     step, replica = position // parts, position % parts + first_replica
     batch = {}

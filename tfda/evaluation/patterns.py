@@ -126,7 +126,9 @@ def _measure(model, domain, side):
 
 def local_features(model, inputs, side):
   """F [N, h, w, D] of images or stored features, in parts."""
-  extract = tf.function(lambda x: model.local_features(x, domain=side))
+  extract = tf.function(
+    lambda x: model.local_features(x, domain=side), autograph=False
+  )
   missing = [(0, -len(inputs) % _BATCH)] + [(0, 0)] * (inputs.ndim - 1)
   padded = np.pad(inputs, missing)  # One trace serves all parts.
   parts = np.split(padded, len(padded) // _BATCH)

@@ -43,7 +43,7 @@ Deviations:
 * Not in the paper: that V is normalised by column, then whole; that k-means is
   of the source; that a_ij enters D_l one-hot, beside the residual; that the
   discriminators have ReLUs and the first turn; how long the steps are. Batch
-  normalisation (VGG16 has none) is by batches from the second step on.
+  normalisation (VGG16 has none) is by batches, in k-means too.
 * Without patterns (K = 0 in Table 5), the pooled feature is classified.
 """
 
@@ -150,7 +150,9 @@ class Method(adaptation.AdaptationModel):
 
   def adapt(self, batches):
     """Makes the patterns centres of k-means on the source's local features."""
-    extract = tf.function(lambda x: self.local_features(x, domain='source'))
+    extract = tf.function(
+      lambda x: self.local_features(x, True, 'source'), autograph=False
+    )
     if self.netvlad is not None:
       maps = (extract(batch['source']['image']) for batch in batches)
       self.netvlad.adapt(maps, self.seed)
@@ -190,12 +192,13 @@ class Method(adaptation.AdaptationModel):
     second = steps - first
     if self.discriminators:
       second = round(config.fine_tuning_share * second)
-    classifier, adversaries = self.classifier.weights, self._adversaries()
+    classifier = tuple(self.classifier.weights)
+    adversaries = self._adversaries()
     theirs = {v.ref() for v in adversaries}
     ours = tuple(v for v in self.trainable_variables if v.ref() not in theirs)
 
     def at(rate, variables):
-      optimizer = make_optimizer()
+      optimizer = make_optimizer(variables)
       # In float16 it is within a LossScaleOptimizer.
       inner = getattr(optimizer, 'inner_optimizer', optimizer)
       inner.set_multipliers([(v, rate) for v in variables])
@@ -203,11 +206,11 @@ class Method(adaptation.AdaptationModel):
 
     alone = (at(config.classifier_rate, classifier),)
     phases = [
-      phase('classifier', first, tuple(classifier), alone),
-      phase('fine_tuning', second, ours, (make_optimizer(),)),
+      phase('classifier', first, classifier, alone, ('source',)),
+      phase('fine_tuning', second, ours, (make_optimizer(ours),), ('source',)),
     ]
     if self.discriminators:
-      game = make_optimizer(), at(config.discriminator_rate, adversaries)
+      game = make_optimizer(ours), at(config.discriminator_rate, adversaries)
       phases.append(phase('adaptation', steps - first - second, ours, game))
     return phases
 
@@ -217,6 +220,7 @@ class Method(adaptation.AdaptationModel):
   def _is_in(self, name):
     return name == (self._phase.name if self._phase else 'adaptation')
 
+  @tf.autograph.experimental.do_not_convert
   def train_step(self, batch):
     if not self._is_in('adaptation'):
       return super().train_step(batch)
@@ -259,7 +263,7 @@ class Method(adaptation.AdaptationModel):
       target_images = batch['target']['image']
       maps = self.both_features(images, target_images, self.local_features)
     else:
-      maps = self.local_features(images, self._is_in('fine_tuning'), 'source')
+      maps = self.local_features(images, True, 'source')
     encoding, shares = self._encode(maps)
     if self._is_in('classifier'):
       encoding = tf.stop_gradient(encoding)

@@ -45,7 +45,9 @@ class ServedModel(tf.Module):
     def endpoint(*further):
       images = tf.TensorSpec([None, None, None, 3], tf.float32)
       return tf.function(
-        lambda images: serve(images, *further), input_signature=[images]
+        lambda images: serve(images, *further),
+        input_signature=[images],
+        autograph=False,
       )
 
     size = model.backbone.image_size
@@ -56,5 +58,5 @@ class ServedModel(tf.Module):
     }
     # Readers of large files need not hand over every pixel.
     self.image_size = tf.function(
-      lambda: tf.constant(model.read_size), input_signature=[]
+      lambda: tf.constant(model.read_size), input_signature=[], autograph=False
     )
