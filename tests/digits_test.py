@@ -3,6 +3,7 @@
 import bz2
 import csv
 import gzip
+import pickle
 
 import numpy as np
 import pytest
@@ -280,7 +281,8 @@ def test_svhn_file_that_is_not_svhn(tmp_path, changed, reason):
 
 
 @pytest.mark.parametrize(
-  'damage', ['empty', 'text', 'cut', 'compressed and cut', 'MATLAB 7.3']
+  'damage',
+  ['empty', 'text', 'cut', 'compressed and cut', 'MATLAB 7.3', 'pickle'],
 )
 def test_broken_svhn_file(tmp_path, damage):
   path = tmp_path / 'train_32x32.mat'
@@ -292,10 +294,12 @@ def test_broken_svhn_file(tmp_path, damage):
       'text': b'<html>not found</html>' * 99,
       # The version of MATLAB's file format is in bytes 124 and 125.
       'MATLAB 7.3': content[:124] + b'\x00\x02IM' + content[128:],
+      'pickle': pickle.dumps(data_files.Harmful(tmp_path / 'harmed')),
     }.get(damage, content[: len(content) // 2])
   )
   message = data_files.refused('svhn', 'train', 32, tmp_path)
   assert f'{path}: cannot be read: ' in message
+  assert not (tmp_path / 'harmed').exists()
 
 
 def test_syn_numbers_has_zeros_of_label_0(tmp_path):

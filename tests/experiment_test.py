@@ -1,8 +1,11 @@
 """Runs from the first step to results.json: resume, signals, refusals."""
 
 import dataclasses
+import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,6 +237,18 @@ def folders(path, **changed):
   )
 
 
+def test_class_balanced_run_tells_how_many_images_the_classes_have(
+  tmp_path, capsys
+):
+  asked = folders(tmp_path, steps=1, class_balanced=True)
+  os.remove(tmp_path / 'labelled' / 'b' / '1.png')
+  experiment.train(asked)
+  told = capsys.readouterr().out.splitlines()
+  assert told[0] == (
+    f'{asked.source}: 5 images; b 2, a 3; all classes equally often'
+  )
+
+
 def test_stream_without_its_labels_is_refused_and_nothing_written(tmp_path):
   with pytest.raises(errors.UsageError, match='has no labels'):
     experiment.train(folders(tmp_path, method='train_on_target'))
@@ -380,3 +395,56 @@ def test_killed_process_ends_with_the_same_bits(tmp_path):
     for clock in clocks:
       ours.pop(clock), theirs.pop(clock)
   assert rows['killed'] == rows['straight']
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_a_folder_of_100_000_images(tmp_path):
+  from PIL import Image
+
+  # Of 56 x 56 pixels in memory they would take 0.9 GB, beside 0.6 GB for
+  # TensorFlow, the model and a few batches.
+  random = np.random.default_rng(0)
+  encoded = []
+  for i in range(200):
+    blocks = random.integers(256, size=[7, 7, 3], dtype=np.uint8)
+    file = io.BytesIO()
+    image = Image.fromarray(np.kron(blocks, np.ones([8, 8, 1], np.uint8)))
+    image.save(file, ('png', 'jpeg')[i % 2])
+    encoded.append(file.getvalue())
+  for digit in range(10):
+    folder = tmp_path / 'images' / str(digit)
+    folder.mkdir(parents=True)
+    for i in range(10_000):
+      with open(f'{folder}/{i}.{("png", "jpg")[i % 2]}', 'wb') as file:
+        file.write(encoded[i % 200])
+  domain = f'folder:{tmp_path}/images'
+  words = [
+    *('--method=dann', f'--source={domain}', f'--target={domain}'),
+    *('--resize=56', '--image_size=8', '--steps=30', '--batch_size=64'),
+    *(f'--cache_dir={tmp_path}/cache', f'--run_dir={tmp_path}/run'),
+  ]
+  # The high-water mark since exec: that of getrusage has the parent's in it.
+  code = (
+    'import sys\n'
+    'from tools import train\n'
+    'train.main(sys.argv[1:])\n'
+    'with open("/proc/self/status") as status:\n'
+    '  print(status.read())\n'
+  )
+  try:
+    trained = subprocess.run(
+      [sys.executable, '-c', code, *words],
+      cwd=ROOT,
+      env={**os.environ, 'CUDA_VISIBLE_DEVICES': '-1'},  # Its libraries count.
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+  finally:
+    shutil.rmtree(tmp_path / 'images')
+    shutil.rmtree(tmp_path / 'cache', ignore_errors=True)
+  assert trained.returncode == 0, trained.stdout
+  results = run_directory.RunDirectory(str(tmp_path / 'run')).read_results()
+  assert set(results['images'].values()) == {100_000}
+  peak = re.search(r'VmHWM:\s*(\d+) kB', trained.stdout)
+  assert int(peak[1]) / 2**20 < 1.25  # GiB

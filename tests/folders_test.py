@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.data_files import cut, noise, refused, write
 from tfda import errors
@@ -107,6 +108,25 @@ def test_images_are_brought_to_size(tmp_path):
   pixels[..., 0] = 77
   write(tmp_path / 'wide.png', pixels)
   assert reds(load(f'folder:{tmp_path}')) == [77]
+
+
+def test_photographs_taken_sideways_are_upright_beside_others(tmp_path):
+  # Left is bright in the scene; 6 and 8 are quarter turns, 3 a half turn.
+  upright = np.repeat(np.repeat([[220, 40]], 8, axis=1), 16, axis=0)
+  stored = {1: 0, 3: 2, 6: 1, 8: 3, None: 0}
+  for orientation, turns in stored.items():
+    exif = Image.Exif()
+    if orientation:
+      exif[0x0112] = orientation
+    image = Image.fromarray(np.rot90(upright, turns).astype(np.uint8))
+    image.convert('RGB').save(
+      tmp_path / f'{orientation}.jpg', quality=100, exif=exif
+    )
+  domain = domains.load(f'folder:{tmp_path}', 'train', 16)
+  assert domain.images.shape == (5, 16, 16, 3)
+  np.testing.assert_allclose(
+    domain.images[..., 1].astype(int), [upright] * 5, atol=2
+  )
 
 
 def test_classes_and_folders_that_are_links(tmp_path):

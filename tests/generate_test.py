@@ -5,6 +5,7 @@ import glob
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -81,6 +82,22 @@ def test_what_is_written_is_read_again(form, tmp_path, monkeypatch):
     np.testing.assert_array_equal(
       domain.images, np.stack([drawn[i][0] for i in order])
     )
+
+
+class Terminal(io.StringIO):
+  """A standard error that somebody watches."""
+
+  def isatty(self):
+    return True
+
+
+def test_progress_counts_the_images_of_both_splits(tmp_path, monkeypatch):
+  monkeypatch.setattr(generate, '_CHUNK', 4)
+  monkeypatch.setattr(sys, 'stderr', Terminal())
+  write(tmp_path)
+  shown = re.split(r'[\r\n]+', sys.stderr.getvalue().strip())
+  assert re.match(r'syn_numbers: +0%.* 0/34 ', shown[0])
+  assert re.match(r'syn_numbers: 100%.* 34/34 .*images/s', shown[-1])
 
 
 def test_names_of_shards_tell_how_many_there_are(tmp_path, monkeypatch):
@@ -205,3 +222,8 @@ def running(pid):
       return file.read().rsplit(')', 1)[1].split()[0] != 'Z'
   except FileNotFoundError:
     return False
+
+
+def test_no_progress_is_shown_where_nobody_watches(tmp_path, capsys):
+  write(tmp_path)
+  assert capsys.readouterr().err == ''

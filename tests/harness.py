@@ -140,8 +140,8 @@ class Run:
         else:
           self.strategy.run(self.model.train_step, [next(batches)])
       start = end
-    means = self.model.averages.items()
-    return {name: float(mean.result()) for name, mean in means}
+    means = self.model.averages.result()
+    return {name: float(mean) for name, mean in means.items()}
 
   def weights(self):
     """Values of all that training changes or inference needs."""

@@ -1,5 +1,6 @@
 """Reading image files: every kind of pixels, every kind of damage, resizing."""
 
+import contextlib
 import io
 import os
 import pathlib
@@ -52,6 +53,21 @@ def test_grey_image_of_16_bits_is_scaled_not_clipped(tmp_path, kind):
   pixels = saved(tmp_path / f'a.{kind}', Image.fromarray(grey))
   expected = np.array([[0, 60], [120, 255]])
   np.testing.assert_array_equal(pixels, np.stack([expected] * 3, -1))
+
+
+@pytest.mark.parametrize('channels', [3, 4])
+def test_colour_image_of_16_bits_is_scaled_not_clipped(tmp_path, channels):
+  # 257 times 8 bits; the last, 33000 / 257 = 128.4, may lose its fraction.
+  colours = np.array([[0, 60, 120], [255, 1, 0], [7, 8, 9], [0, 0, 0]])
+  stored = 257 * colours.reshape(2, 2, 3)
+  stored[1, 1] = 33_000
+  opaque = np.full([2, 2, channels - 3], 65535)
+  encoded = tf.io.encode_png(
+    np.concatenate([stored, opaque], -1).astype(np.uint16)
+  )
+  path = write(tmp_path / 'a.png', encoded.numpy())
+  colours[3] = 128
+  np.testing.assert_array_equal(images.read(path, 2), colours.reshape(2, 2, 3))
 
 
 @pytest.mark.parametrize('values', [[0.0, 1.0], [0, 70_000], [-1, 5]])
@@ -147,6 +163,21 @@ def test_photograph_taken_sideways_is_turned(tmp_path, kind):
     np.testing.assert_array_equal(pixels[..., 0], upright, str(orientation))
 
 
+def test_jpeg_taken_sideways_is_turned(tmp_path):
+  # JPEG keeps the values of 8x8 blocks of one grey.
+  stored = np.kron([[1, 2], [3, 4]], np.full([8, 8], 50)).astype(np.uint8)
+  for orientation, upright in _UPRIGHT.items():
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(stored).convert('RGB')
+    pixels = saved(tmp_path / 'a.jpg', image, exif=exif, quality=100)
+    expected = 50 * np.kron(upright, np.ones([8, 8]))
+    for channel in range(3):
+      np.testing.assert_allclose(
+        pixels[..., channel], expected, atol=2, err_msg=str(orientation)
+      )
+
+
 @pytest.mark.filterwarnings('ignore:Corrupt EXIF data')
 @pytest.mark.parametrize(
   'exif', [b'Exif\0\0garbage', b'Exif\0\0II*\0\xff\xff\xff\xff', b'Exif\0\0']
@@ -176,6 +207,27 @@ def test_files_that_are_no_images(tmp_path):
   assert reason(tmp_path / 'folder.png') == 'Is a directory'
   (tmp_path / 'loop.png').symlink_to('loop.png')
   assert 'symbolic links' in reason(tmp_path / 'loop.png')
+
+
+@contextlib.contextmanager
+def nobody():
+  """Without the rights of root, who may read every file."""
+  user = os.geteuid()
+  if user == 0:
+    os.seteuid(65534)
+  try:
+    yield
+  finally:
+    os.seteuid(user)
+
+
+@pytest.mark.parametrize('kind', ['png', 'jpg'])
+def test_file_that_may_not_be_read(tmp_path, kind):
+  path = write(tmp_path / f'a.{kind}', noise(4, 4, 3))
+  path.chmod(0)
+  with nobody():
+    assert not images.is_plain_jpeg(path)
+    assert reason(path) == 'Permission denied'
 
 
 @pytest.mark.parametrize('kind', ['png', 'jpg', 'bmp', 'webp', 'gif', 'tiff'])

@@ -1,6 +1,7 @@
 """The order of the batches: permutations, resuming, replicas, labels."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -180,6 +181,37 @@ def test_resumed_batches_are_those_of_the_whole_run(first_step):
   whole = _elements(last_step=8)
   _assert_equal(
     _elements(first_step=first_step, last_step=8), whole[first_step:]
+  )
+
+
+@pytest.mark.parametrize(
+  'more', [{}, {'class_balanced': True}, {'augmentation': 'crop_flip'}]
+)
+def test_resuming_at_a_huge_step_takes_no_longer_and_is_the_same_order(more):
+  step = 10**9
+  start = time.monotonic()
+  (element,) = _elements(
+    batch_size=5, seed=3, first_step=step, last_step=step + 1, **more
+  )
+  assert time.monotonic() - start < 2.0  # Step by step it would take days.
+  # Positions 5e9 to 5e9 + 4: 5e9 = 10 * 5e8 + 0 = 7 * 714285714 + 2.
+  expected = {
+    'source': _epoch(3, 'source', 5 * 10**8, 10)[:5],
+    'target': _epoch(3, 'target', 714285714, 7)[2:],
+  }
+  if 'class_balanced' in more:
+    # 5e9 = 3 * 1666666666 + 2: from the last class of that round on.
+    labels = np.arange(10) % 3
+    whole = _balanced(3 * 1666666666, 9, labels, seed=3)
+    np.testing.assert_array_equal(
+      np.sort(labels[whole].reshape(3, 3)), [[0, 1, 2]] * 3
+    )
+    expected['source'] = whole[2:7]
+  for stream, index in expected.items():
+    np.testing.assert_array_equal(element[stream]['index'], index)
+    np.testing.assert_array_equal(element[stream]['image'][:, 0, 0, 0], index)
+  np.testing.assert_array_equal(
+    element['source']['label'], expected['source'] % 3
   )
 
 

@@ -2,9 +2,11 @@
 
 import base64
 import dataclasses
+import hashlib
 import html.parser
 import io
 import os
+import pickle
 import re
 import zipfile
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import tiny_run
+from tests import data_files, tiny_run
 from tfda.data import catalogue, digits, domains, prepare, signs
 from tools import prepare_data
 
@@ -61,6 +63,25 @@ def test_sample_of_mnist_is_drawn_without_repetition(
       indices = sample[f'{split}_images'].ravel()
       assert len(set(indices)) == count
       np.testing.assert_array_equal(sample[f'{split}_labels'], indices % 10)
+
+
+@pytest.mark.parametrize('form', ['a pickle', 'arrays of objects'])
+def test_file_of_python_objects_is_refused_unread(
+  form, tmp_path, monkeypatch, capsys
+):
+  path = tmp_path / 'mnist.npz'
+  harmful = data_files.Harmful(tmp_path / 'harmed')
+  if form == 'a pickle':
+    path.write_bytes(pickle.dumps(harmful))
+  else:
+    objects = np.array([harmful], object)
+    np.savez(path, x_train=objects, y_train=objects)
+  words = [f'--mnist={path}', f'--out={tmp_path}/sample.npz']
+  code, _, err = run(monkeypatch, capsys, *words)
+  assert code == 2
+  assert err.startswith('error: ') and err.count('\n') == 1
+  assert str(path) in err
+  assert os.listdir(tmp_path) == ['mnist.npz']  # Nothing harmed, nothing made.
 
 
 @pytest.mark.parametrize(
@@ -162,6 +183,15 @@ def test_every_data_set_that_is_read_is_in_the_list(monkeypatch, capsys):
     ('svhn', 73257, 26032, 'svhn: 73,257 train and 26,032 test, as expected'),
     ('mnist_m', 59001, 9001, 'as expected'),
     ('mnist_m', 60000, 10000, 'as expected'),
+    ('gtsrb', 39209, 12630, 'gtsrb: 39,209 train and 12,630 test, as expected'),
+    ('gtsrb', 10460, 2610, 'as expected'),
+    (
+      'gtsrb',
+      26640,
+      12630,
+      'warning: gtsrb: 26,640 train and 12,630 test; expected are 39,209 train '
+      'and 12,630 test or 10,460 train and 2,610 test',
+    ),
     ('office31/dslr', 498, 498, 'as expected'),
     ('office_home/Real_World', 4357, 4357, 'as expected'),
     (
@@ -195,6 +225,17 @@ def test_checksums_are_held_against_the_published_ones(tmp_path, monkeypatch):
   path.write_bytes(b'abd')
   _, line = prepare.check(loaded, str(tmp_path))
   assert line.startswith(f'warning: {path}: its md5 is not the published one')
+
+
+def test_published_checksums_are_of_their_algorithms():
+  checksums = {
+    file: checksum
+    for data_set in catalogue.DATA_SETS.values()
+    for file, checksum in data_set.checksums.items()
+  }
+  assert {'mnist.npz', 'train_32x32.mat', 'usps/usps.bz2'} <= set(checksums)
+  for algorithm, digest in checksums.values():
+    assert len(bytes.fromhex(digest)) == hashlib.new(algorithm).digest_size
 
 
 def test_images_that_are_left_out_are_told(tmp_path, monkeypatch, capsys):
@@ -359,3 +400,21 @@ def test_wrong_words_give_one_line_and_write_nothing(
   assert err.startswith('error: ') and err.count('\n') == 1
   assert told in err
   assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize('damage', ['array', 'few images', 'number'])
+def test_file_that_is_not_mnist_is_one_line(
+  damage, tmp_path, monkeypatch, capsys
+):
+  path = tmp_path / 'mnist.npz'
+  if damage == 'array':
+    with open(path, 'wb') as file:
+      np.save(file, np.zeros([3, 3]))
+  else:
+    labels = 3 if damage == 'number' else np.zeros(8000)
+    np.savez(path, x_train=np.zeros([5, 28, 28]), y_train=labels)
+  words = [f'--mnist={path}', f'--out={tmp_path}/sample.npz']
+  code, _, err = run(monkeypatch, capsys, *words)
+  assert code == 2
+  assert err.startswith(f'error: {path}: cannot be read: ')
+  assert err.count('\n') == 1

@@ -148,6 +148,26 @@ def test_semi_supervised_run_learns_from_the_revealed_labels(tmp_path):
   assert '"target_test": 1097' in results and path
 
 
+def test_labelled_target_images_are_refused_where_a_method_has_phases(tmp_path):
+  settings = experiment.Experiment(
+    method='local_feature_patterns',
+    source='optdigits',
+    target='optdigits_m',
+    image_size=8,
+    target_labelled=200,
+    steps=2,
+    batch_size=2,
+    run_dir=str(tmp_path / 'run'),
+  )
+  with pytest.raises(errors.UsageError) as refused:
+    experiment.train(settings)
+  assert str(refused.value) == (
+    '--target_labelled: local_feature_patterns trains in phases of its own, '
+    'none of which has a loss of labelled target images; take another --method'
+  )
+  assert not os.path.exists(tmp_path / 'run')
+
+
 def test_skipped_images_are_listed(tmp_path, capsys):
   for name in ('ant', 'bee'):
     (tmp_path / 'images' / name).mkdir(parents=True)
@@ -201,3 +221,9 @@ def test_run_goes_on_where_features_cannot_be_stored(
   )
   assert 'the cache is full; the frozen part' in capsys.readouterr().err
   assert os.path.exists(f'{run}/results.json')
+
+
+def test_method_that_reads_labelled_target_images_reads_them_once():
+  run = harness.Run(harness.settings('train_on_target', target_labelled=32))
+  assert run.model.STREAMS == ('labelled_target',)
+  assert run.model.LOSS_TERMS == ('label',)

@@ -14,7 +14,7 @@ from typing import Optional
 
 import tensorflow as tf
 
-from tfda import classification
+from tfda import averages, classification
 from tfda.layers import noise
 
 
@@ -59,11 +59,9 @@ class AdaptationModel(classification.ClassificationModel):
     self.seed = seed
     first = tf.VariableAggregation.ONLY_FIRST_REPLICA
     self.step = tf.Variable(0, False, dtype=tf.int64, aggregation=first)
-    # In a dict Keras does not find them, and `fit` does not reset them: they
-    # run from one log entry to the next, across an interruption too.
-    self.averages = {
-      name: tf.keras.metrics.Mean(name) for name in ('total', *self.LOSS_TERMS)
-    }
+    # No metrics, which `fit` would reset: they run from one log entry to the
+    # next, across an interruption too.
+    self.averages = averages.Averages(('total', *self.LOSS_TERMS))
     self._phase = self._phase_start = None
 
   @property
@@ -167,7 +165,9 @@ class AdaptationModel(classification.ClassificationModel):
     if scales:
       gradients = optimizer.get_unscaled_gradients(gradients)
     # In the order of the averages, by which the trainer names a bad one.
-    values = [tf.cast(terms.get(k, 0.0), tf.float32) for k in self.averages]
+    values = [
+      tf.cast(terms.get(k, 0.0), tf.float32) for k in self.averages.names
+    ]
     finite = tf.reduce_all(tf.math.is_finite(values))
     data = ['not finite', self.step, values]
     check = tf.debugging.Assert(finite, data, len(values))
@@ -178,6 +178,5 @@ class AdaptationModel(classification.ClassificationModel):
   def end_step(self, terms):
     """Counts a step and the values of its terms; returns the averages."""
     self.step.assign_add(1)
-    for name, mean in self.averages.items():
-      mean.update_state(terms[name])
-    return {name: mean.result() for name, mean in self.averages.items()}
+    self.averages.add(terms)
+    return self.averages.result()

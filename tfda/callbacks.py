@@ -130,7 +130,7 @@ class Trainer(tf.keras.callbacks.Callback):
   def _log(self, evaluates):
     """One entry in metrics.csv and TensorBoard; starts the averages anew."""
     model = self._adapted
-    averages = {k: float(m.result()) for k, m in model.averages.items()}
+    averages = {k: float(v) for k, v in model.averages.result().items()}
     self._stop_clock()
     seconds = float(self._seconds.numpy())
     elapsed = max(seconds - self._logged_seconds, 1e-9)
@@ -174,8 +174,7 @@ class Trainer(tf.keras.callbacks.Callback):
           + [f'{speed / images:.1f} steps/s']
         )
       )
-    for mean in model.averages.values():
-      mean.reset_state()
+    model.averages.reset()
     self._logged_step, self._logged_seconds = self._step, seconds
     self._clock = time.monotonic()
 

@@ -505,7 +505,7 @@ def _not_finite(model, error):
   values = [float(value) for value in found.group(2).split()]
   terms = [
     name
-    for name, value in zip(model.averages, values)
+    for name, value in zip(model.averages.names, values)
     if not math.isfinite(value) and name != 'total'
   ]
   return errors.RunError(

@@ -1,10 +1,12 @@
 """Semi-supervised adaptation: labelled target images join the label loss."""
 
-from tfda import losses
+from tfda import adaptation, errors, losses
 
 
 def extended(method):
   """Returns a method's class with a label loss of target images added.
+
+  Itself where it has one.
 
   The source's and the target's label losses count alike, as if half of the
   label predictor's batch came from each (Ganin & Lempitsky 2015, Section 4.1,
@@ -12,7 +14,18 @@ def extended(method):
 
   Args:
     method: a subclass of AdaptationModel.
+
+  Raises:
+    UsageError: it trains in phases of its own.
   """
+  if method.phases is not adaptation.AdaptationModel.phases:
+    raise errors.UsageError(
+      f'--target_labelled: {method.__module__.split(".")[-1]} trains in phases '
+      'of its own, none of which has a loss of labelled target images; take '
+      'another --method'
+    )
+  if 'labelled_target' in method.STREAMS:
+    return method  # It reads these images as it is.
 
   class SemiSupervised(method):
     """`method`, which also reads the stream 'labelled_target'."""

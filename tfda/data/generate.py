@@ -88,7 +88,9 @@ def write(out, name, draw, folders, counts, seed, form, processes, **about):
     with (
       whole_folder(out, name) as folder,
       _in_order(make, tasks, processes) as chunks,
-      tqdm.tqdm(total=sum(counts.values()), desc=name, unit='images') as bar,
+      tqdm.tqdm(
+        total=sum(counts.values()), desc=name, unit='images', disable=None
+      ) as bar,
       writer(folder, counts, folders) as written,
     ):
       for (split, first, _), chunk in zip(tasks, chunks):

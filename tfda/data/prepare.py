@@ -4,7 +4,6 @@ import functools
 import hashlib
 import json
 import os
-import zipfile
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -32,18 +31,18 @@ def mnist_sample(mnist, out):
   Returns:
     A line that says what was written.
   """
+  from tfda.data import layouts
+
   if not os.path.isfile(mnist):
     raise errors.UsageError(f'--mnist={mnist}: no such file')
   random = np.random.default_rng(_SEED)
   arrays = {}
-  try:
-    with np.load(mnist, allow_pickle=False) as data:
-      for split, count in _SAMPLES.items():
-        chosen = random.choice(len(data[f'y_{split}']), count, replace=False)
-        arrays[f'{split}_images'] = data[f'x_{split}'][chosen]
-        arrays[f'{split}_labels'] = data[f'y_{split}'][chosen]
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-    raise errors.UsageError(f'--mnist={mnist}: {error}') from error
+  for split, count in _SAMPLES.items():
+    digits, labels = layouts.npz(mnist, f'x_{split}', f'y_{split}')
+    with layouts.refusing(mnist):
+      chosen = random.choice(len(labels), count, replace=False)
+      arrays[f'{split}_images'] = digits[chosen]
+      arrays[f'{split}_labels'] = labels[chosen]
   np.savez_compressed(out, **arrays)
   return f'{out}: {sum(_SAMPLES.values())} digits, {os.path.getsize(out)} bytes'
 
@@ -111,7 +110,9 @@ def mnist_m(data_dir, out):
       images = os.path.join(folder, f'mnist_m_{split}')
       os.mkdir(images)
       with open(f'{images}_labels.txt', 'w') as labels:
-        for i, label in enumerate(tqdm.tqdm(domain.labels, f'mnist_m {split}')):
+        for i, label in enumerate(
+          tqdm.tqdm(domain.labels, f'mnist_m {split}', disable=None)
+        ):
           name = f'{i:08}.png'
           Image.fromarray(domain.images[i]).save(os.path.join(images, name))
           labels.write(f'{name} {label}\n')
