@@ -11,6 +11,7 @@ from tfda.data import domains, pipeline
 SIZE = 8
 
 
+@functools.cache
 def toy_domain(name, split, count=512):
   """Stripes, upright or level (the class), under a tint (the nuisance).
 
@@ -28,6 +29,7 @@ def toy_domain(name, split, count=512):
   images[..., 1:] += 25.0 * tint[:, np.newaxis, np.newaxis, np.newaxis]
   images += random.normal(0.0, 20.0, images.shape)
   images = np.clip(images, 0, 255).astype(np.uint8)
+  images.flags.writeable = labels.flags.writeable = False  # All share them.
   return domains.Domain(name, split, images, labels, ('level', 'upright'))
 
 
@@ -61,6 +63,10 @@ def settings(method, **changed):
       **changed,
     }
   )
+
+
+# Its trace takes as long as some steps, and many runs have the same batches.
+_batches = functools.lru_cache(pipeline.batches)
 
 
 class Run:
@@ -99,7 +105,7 @@ class Run:
     )
 
   def batches(self, first, last, replicas=1):
-    return pipeline.batches(
+    return _batches(
       self.model.STREAMS,
       self.data['source', 'train'],
       self.data['target', 'train'],

@@ -264,6 +264,15 @@ def test_three_steps_train_what_the_paper_says():
   assert step_in(run, 2) == pytest.approx(rates, rel=0.02)
 
 
+def test_first_two_steps_are_the_same_on_two_replicas():
+  settings = harness.settings('local_feature_patterns')
+  runs = [harness.Run(settings, replicas=replicas) for replicas in (1, 2)]
+  one, two = (run.train(2, traced=False) for run in runs)
+  for ours, theirs in zip(runs[1].weights(), runs[0].weights()):
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+  assert two == pytest.approx(one, abs=1e-5)
+
+
 def test_frozen_layers_are_in_no_step():
   run = make(freeze_until='pool1')
   for phase, layers in zip(run.phases, (set(), {'conv2'}, {'conv2'})):

@@ -25,7 +25,9 @@ class Averages(tf.Module):
   def add(self, values):
     """values: {name: scalar of any float type}, one for every name."""
     row = [tf.cast(values[name], tf.float32) for name in self.names]
-    self._sums.assign_add(tf.stack([*row, 1.0]))
+    # A step counts once, however many replicas a run is resumed on.
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    self._sums.assign_add(tf.stack([*row, 1.0]) / replicas)
 
   def result(self):
     """{name: scalar float32}; 0 where nothing was added."""

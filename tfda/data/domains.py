@@ -31,7 +31,7 @@ _READERS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Domain:
   """Images of one kind.
 
