@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-import sklearn.cluster  # noqa: F401. A second, of no method's time.
+import sklearn.cluster  # noqa: F401  A second that is no method's.
 import tensorflow as tf
 
 from tests import harness
