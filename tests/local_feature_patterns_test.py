@@ -231,7 +231,6 @@ def test_three_steps_train_what_the_paper_says():
       classifier_share=0.25,
       fine_tuning_share=0.5,
       classifier_rate=50.0,
-      discriminator_rate=7.0,
     ),
     steps=8,
     optimizer='adam',
@@ -260,7 +259,7 @@ def test_three_steps_train_what_the_paper_says():
   rates = {'extractor': 1e-4, 'patterns': 3e-4, 'classifier': 3e-4}
   assert step_in(run, 1) == pytest.approx(rates, rel=0.02)
   assert run.model.scheduled(0.0) == {'learning_rate_factor': 1.0}
-  rates = {**rates, 'holistic': 7e-4, 'local': 7e-4}
+  rates = dict.fromkeys([*rates, 'holistic', 'local'], 1e-4)
   assert step_in(run, 2) == pytest.approx(rates, rel=0.02)
 
 

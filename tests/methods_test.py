@@ -258,6 +258,21 @@ def test_mobilenet_takes_images_from_minus_1_to_1():
   assert _parameters(backbone) == 3228864 - 21888
 
 
+def test_mobilenet_up_to_conv_pw_11():
+  whole = backbones.load('mobilenet', 'none', 64).network
+  backbone = backbones.load('mobilenet_conv_pw_11', 'none', 64)
+  assert backbone.feature_map_shape == (4, 4, 512)
+  images = _images(2, 64)
+  for mine, theirs in zip(backbone.network.weights, whole.weights):
+    mine.assign(theirs)
+  middle = tf.keras.Model(
+    whole.input, whole.get_layer('conv_pw_11_relu').output
+  )
+  np.testing.assert_allclose(
+    backbone.feature_map(images), middle(backbone.normalise(images)), rtol=1e-5
+  )
+
+
 def test_resnet():
   backbone = backbones.load('resnet18', 'none', 64)
   assert backbone.feature_width == 512

@@ -287,10 +287,22 @@ def dann_gtsrb(image_size=40):
 
 def mobilenet(image_size=224):
   """MobileNet v1 1.0 (tf.keras.applications), any size from 32."""
-  network = tf.keras.applications.MobileNet(
+  return _mobilenet('conv_pw_13_relu', image_size)
+
+
+def mobilenet_conv_pw_11(image_size=224):
+  """`mobilenet` up to conv_pw_11: a map as fine and deep as VGG16's conv5_3."""
+  return _mobilenet('conv_pw_11_relu', image_size)
+
+
+def _mobilenet(last, image_size):
+  whole = tf.keras.applications.MobileNet(
     input_shape=(image_size, image_size, 3), include_top=False, weights=None
   )
-  network = _for_adaptation(network)
+  features = whole.get_layer(last).output
+  network = _for_adaptation(
+    tf.keras.Model(whole.input, features, name='mobilenet')
+  )
   # Its weights were trained on images in [-1, 1].
   normalise = preprocessing.Normalise((127.5,) * 3, 1.0 / 127.5)
   return Backbone(network, normalise, pooling='average')
@@ -397,6 +409,7 @@ _BACKBONES = {
     dann_svhn,
     dann_gtsrb,
     mobilenet,
+    mobilenet_conv_pw_11,
     vgg16,
     vgg16_conv5_1,
     vgg16_conv5_2,
