@@ -28,7 +28,8 @@ def four_steps(method):
   run = harness.Run(harness.settings(method))
   run.train(2, traced=False)
   halfway = [value.numpy() for value in state(run)]
-  path = run.checkpoint.save(f'/tmp/tfda_conformance_{os.getpid()}_{method}')
+  folder = os.environ['XDG_CACHE_HOME']  # That of the tests.
+  path = run.checkpoint.save(os.path.join(folder, 'conformance', method))
   run.terms = run.train(2)
   return run, halfway, path
 

@@ -15,31 +15,9 @@ from tfda import backbones, errors, experiment
 from tfda.data import frozen
 
 
-def _backbone(name, size=32):
-  """A network of random weights whose features are of images, not rounding.
-
-  As they are made, the averages of batch normalisation let a MobileNet's
-  features shrink to 1e-21.
-  """
-  tf.keras.utils.set_random_seed(1)  # Not that of a run.
-  backbone = backbones.load(name, requested_size=size)
-  norms = [
-    layer
-    for layer in backbone.network.layers
-    if isinstance(layer, tf.keras.layers.BatchNormalization)
-  ]
-  momenta = [norm.momentum for norm in norms]
-  for norm in norms:
-    norm.momentum = 0.0  # The averages are then those of one batch.
-  backbone.feature_map(tf.constant(_images(32, size)), training=True)
-  for norm, momentum in zip(norms, momenta):
-    norm.momentum = momentum
-  return backbone
-
-
 @pytest.fixture
 def mobilenet():
-  backbone = _backbone('mobilenet')
+  backbone = harness.calibrated('mobilenet')
   backbone.freeze_until('conv_pw_5')
   return backbone
 
@@ -61,7 +39,7 @@ def _images(count, size=32):
   ],
 )
 def test_cut_network_is_the_network(name, layer, shape):
-  backbone = _backbone(name)
+  backbone = harness.calibrated(name)
   backbone.freeze_until(layer)
   images = tf.constant(_images(3))
   before = backbone.feature_map(images)
@@ -148,6 +126,18 @@ def test_other_images_weights_or_crops_are_other_features(mobilenet, tmp_path):
   assert frozen._key(domain, mobilenet, 'crop_flip', 3) != key
 
 
+def test_features_of_another_layer_are_other_features():
+  """Of a ReLU too, which has the weights and the shape of its convolution."""
+  keys = set()
+  for layer in ('conv1', 'relu1'):
+    backbone = backbones.load('dann_mnist')
+    for weight in backbone.network.weights:
+      weight.assign(tf.ones_like(weight))
+    backbone.cut_at(layer)
+    keys.add(frozen._key(_domain(size=28), backbone, 'none', 1))
+  assert len(keys) == 2
+
+
 def _folder(root, shift):
   random = np.random.default_rng(shift)
   for name, colour in (('dark', 60), ('light', 180)):
@@ -192,7 +182,7 @@ def test_training_behind_the_cut_has_the_losses_of_the_frozen_run(
   more = {}
   if name == 'mobilenet':
     weights = str(tmp_path / 'weights.h5')
-    _backbone('mobilenet').network.save_weights(weights)
+    harness.calibrated('mobilenet').network.save_weights(weights)
     # The cut of flags/base/icons.flags.
     more = {
       'backbone': 'mobilenet',

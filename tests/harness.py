@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from tfda import experiment, methods
+from tfda import backbones, experiment, methods
 from tfda.data import domains, pipeline
 
 SIZE = 8
@@ -40,6 +40,29 @@ def toy_data():
     for side in ('source', 'target')
     for split in ('train', 'test')
   }
+
+
+def calibrated(name, size=32):
+  """A backbone of random weights whose features are of images, not rounding.
+
+  As they are made, the averages of batch normalisation let a MobileNet's
+  features shrink to 1e-21.
+  """
+  tf.keras.utils.set_random_seed(1)  # Not that of a run.
+  backbone = backbones.load(name, requested_size=size)
+  norms = [
+    layer
+    for layer in backbone.network.layers
+    if isinstance(layer, tf.keras.layers.BatchNormalization)
+  ]
+  momenta = [norm.momentum for norm in norms]
+  for norm in norms:
+    norm.momentum = 0.0  # The averages are then those of one batch.
+  images = np.random.default_rng(0).integers(0, 256, [32, size, size, 3])
+  backbone.feature_map(images.astype(np.uint8), training=True)
+  for norm, momentum in zip(norms, momenta):
+    norm.momentum = momentum
+  return backbone
 
 
 # Settings of methods whose widths cost seconds here and show nothing.
@@ -104,9 +127,9 @@ class Run:
       model=self.model, optimizers=self.optimizers
     )
 
-  def batches(self, first, last, replicas=1):
+  def batches(self, first, last, replicas=1, streams=None):
     return _batches(
-      self.model.STREAMS,
+      streams or self.model.STREAMS,
       self.data['source', 'train'],
       self.data['target', 'train'],
       self.settings.batch_size,
@@ -126,28 +149,33 @@ class Run:
     Returns:
       {term: average since the model was made}.
     """
-    first = int(self.model.step.numpy())
-    last = first + steps
-    batches = iter(
-      self.strategy.distribute_datasets_from_function(
-        lambda context: self.batches(first, last, context.num_replicas_in_sync)
-      )
-    )
-    start = 0
+    start, last = 0, int(self.model.step.numpy()) + steps
     for phase in self.phases:
       end = start + phase.steps
-      for _ in range(max(first, start), min(last, end)):
+      first, until = int(self.model.step.numpy()), min(end, last)
+      if first < until:
         if phase is not self.phase:
           self.phase = phase
           with self.strategy.scope():
             self.model.begin_phase(phase, start)
-        if traced:
-          self.model.make_train_function()(batches)
-        else:
-          self.strategy.run(self.model.train_step, [next(batches)])
+        self._train(first, until, traced)
       start = end
     means = self.model.averages.result()
     return {name: float(mean) for name, mean in means.items()}
+
+  def _train(self, first, last, traced):
+    batches = iter(
+      self.strategy.distribute_datasets_from_function(
+        lambda context: self.batches(
+          first, last, context.num_replicas_in_sync, self.model.streams
+        )
+      )
+    )
+    for _ in range(first, last):
+      if traced:
+        self.model.make_train_function()(batches)
+      else:
+        self.strategy.run(self.model.train_step, [next(batches)])
 
   def weights(self):
     """Values of all that training changes or inference needs."""

@@ -386,6 +386,9 @@ def test_unadapted_row_sees_the_source_alone():
   assert sum(phase.steps for phase in run.phases) == 4
   assert not run.model.discriminators and run.model.STREAMS == ('source',)
   assert len(run.optimizers) == 2
+  terms = run.train(4, traced=False)
+  assert np.isfinite(terms['total']) and terms['label'] > 0
+  assert terms['holistic'] == terms['local_discriminator'] == 0
 
 
 def test_without_patterns_the_pooled_feature_is_classified():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import harness
 from tfda import adaptation, backbones, errors, experiment, methods
 from tfda.layers import discriminators, perceptron, statistics
 
@@ -303,16 +304,20 @@ def test_moving_averages_of_a_library_s_network_are_of_ten_steps(name):
   assert norms and {layer.momentum for layer in norms} == {0.9}
 
 
-def test_frozen_batch_norm_is_the_same_for_every_batch():
-  backbone = backbones.load('mobilenet', 'none', 32)
+@pytest.mark.parametrize('name', ['mobilenet', 'dann_mnist_domain_norm'])
+def test_frozen_batch_norm_is_the_same_for_every_batch(name):
+  backbone = backbones.load(name, 'none', 32)
   before = len(backbone.network.trainable_weights)
   backbone.freeze_batch_norm()
-  # A scale and an offset in each of 27.
-  assert len(backbone.network.trainable_weights) == before - 2 * 27
+  # A scale and an offset in each.
+  norms = {'mobilenet': 27, 'dann_mnist_domain_norm': 2}[name]
+  assert len(backbone.network.trainable_weights) == before - 2 * norms
+  assert len(backbone.trainable_weights) == before - 2 * norms
   images = _images(3, 32)
-  together = backbone(images, training=True)
-  alone = backbone(images[:1], training=True)
-  np.testing.assert_allclose(together[:1], alone, rtol=1e-5, atol=1e-6)
+  for domain in ('source', 'target'):
+    together = backbone(images, training=True, domain=domain)
+    alone = backbone(images[:1], training=True, domain=domain)
+    np.testing.assert_allclose(together[:1], alone, rtol=1e-5, atol=1e-6)
 
 
 def test_own_statistics_by_hand():
@@ -339,19 +344,9 @@ def test_own_statistics_by_hand():
   assert mine.shared_scale is other.gamma and mine.shared_offset is other.beta
 
 
-def _mobilenet(images):
-  """One whose features are not close to 0 as those of an untrained one."""
-  backbone = backbones.load('mobilenet', 'none', 32)
-  for layer in backbone.network.layers:
-    if isinstance(layer, tf.keras.layers.BatchNormalization):
-      layer.momentum = 0.0
-  backbone(images, training=True)
-  return backbone
-
-
 def test_separate_batch_norm_shares_all_but_statistics():
   images = _images(4, 32)
-  backbone = _mobilenet(images // 2)
+  backbone = harness.calibrated('mobilenet')
   trained = {w.ref() for w in backbone.trainable_weights}
   before = backbone(images).numpy()
   backbone.freeze_until('conv_pw_11_relu')
@@ -374,7 +369,7 @@ def test_separate_batch_norm_shares_all_but_statistics():
 
 def test_network_with_statistics_of_each_domain_is_cut():
   images = _images(4, 32)
-  backbone = _mobilenet(images // 2)
+  backbone = harness.calibrated('mobilenet')
   backbone.freeze_until('conv_pw_11_relu')
   backbone.separate_batch_norm()
   backbone(images, training=True, domain='source')
@@ -387,6 +382,19 @@ def test_network_with_statistics_of_each_domain_is_cut():
       backbone(stored, domain=domain), features, rtol=1e-5, atol=1e-6
     )
   assert np.abs(whole[0] - whole[1]).max() > 1e-3
+
+
+def test_weights_are_of_both_domains(tmp_path):
+  path = str(tmp_path / 'weights.h5')
+  trained = backbones.load('dann_mnist_domain_norm', 'none', 8)
+  images = _images(4, 8)
+  trained(images, training=True)
+  trained.network.save_weights(path)
+  loaded = backbones.load('dann_mnist_domain_norm', path, 8)
+  for domain in ('source', 'target'):
+    np.testing.assert_allclose(
+      loaded(images, domain=domain), trained(images), rtol=1e-5
+    )
 
 
 def test_separate_batch_norm_needs_one_that_is_trained():

@@ -193,7 +193,7 @@ def test_resuming_at_a_huge_step_takes_no_longer_and_is_the_same_order(more):
   (element,) = _elements(
     batch_size=5, seed=3, first_step=step, last_step=step + 1, **more
   )
-  assert time.monotonic() - start < 2.0  # Step by step it would take days.
+  assert time.monotonic() - start < 20.0  # Step by step it would take days.
   # Positions 5e9 to 5e9 + 4: 5e9 = 10 * 5e8 + 0 = 7 * 714285714 + 2.
   expected = {
     'source': _epoch(3, 'source', 5 * 10**8, 10)[:5],

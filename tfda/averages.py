@@ -4,7 +4,7 @@ import tensorflow as tf
 
 
 class Averages(tf.Module):
-  """Means since the last reset, over replicas too.
+  """Means since the last reset: outside of replicas, those of all of them.
 
   One variable for all: a Keras metric for each adds some ten operations a term
   to a step and to its trace.

@@ -31,6 +31,7 @@ class Backbone(tf.keras.layers.Layer):
     source_network: the same with the source's batch statistics, after
       `separate_batch_norm`; else `network` itself.
     has_domain_statistics: whether it is another.
+    cut_layer: the layer of `cut_at`; None before.
     prefix, suffix: the network in two parts, after `cut_at`; else None.
     source_suffix: the second part of `source_network`.
   """
@@ -52,7 +53,7 @@ class Backbone(tf.keras.layers.Layer):
     self.discriminator_units = discriminator_units
     self.measures_mean = measures_mean
     self.image_size = network.input_shape[1]
-    self.prefix = self.suffix = self.source_suffix = None
+    self.cut_layer = self.prefix = self.suffix = self.source_suffix = None
     self.built = True
 
   @property
@@ -117,8 +118,9 @@ class Backbone(tf.keras.layers.Layer):
 
   def freeze_batch_norm(self):
     """Freezes batch normalisation: fixed averages, scales and offsets."""
-    for layer in self._trained_batch_norms():
-      layer.trainable = False
+    for network in (self.network, self.source_network):
+      for layer in _batch_norms(network):
+        layer.trainable = False
 
   def separate_batch_norm(self):
     """Gives each domain a mean and variance of its own, where it is trained.
@@ -129,7 +131,9 @@ class Backbone(tf.keras.layers.Layer):
     Raises:
       UsageError: no batch normalisation is trained.
     """
-    separate = self._trained_batch_norms()
+    if self.has_domain_statistics:
+      return
+    separate = [x for x in _batch_norms(self.network) if x.trainable]
     if not separate:
       raise errors.UsageError(
         f'--domain_batch_norm: no batch normalisation of {self.network.name} '
@@ -142,11 +146,6 @@ class Backbone(tf.keras.layers.Layer):
     self.source_network = tf.keras.models.clone_model(
       self.network, clone_function=copy
     )
-
-  def _trained_batch_norms(self):
-    kind = tf.keras.layers.BatchNormalization
-    layers = self.network.layers
-    return [x for x in layers if isinstance(x, kind) and x.trainable]
 
   def _layers_until(self, layer_name, network):
     names = [layer.name for layer in network.layers]
@@ -189,13 +188,18 @@ class Backbone(tf.keras.layers.Layer):
       lambda images: prefix(self.normalise(images), training=False),
       autograph=False,
     )
-    self._cut_layer = layer_name
+    self.cut_layer = layer_name
 
   def prefix_weights(self):
     """The variables of the prefix."""
-    layers = self._layers_until(self._cut_layer, self.network)
+    layers = self._layers_until(self.cut_layer, self.network)
     weights = [weight for layer in layers for weight in layer.weights]
     return self.normalise.weights + weights
+
+
+def _batch_norms(network):
+  kind = tf.keras.layers.BatchNormalization
+  return [layer for layer in network.layers if isinstance(layer, kind)]
 
 
 def _convolutions(name, image_size, blocks):
@@ -395,9 +399,8 @@ def _for_adaptation(network):
   old, of a network that has changed since. 0.9 is PyTorch's default.
   """
   network = convolution.with_fast_gradients(network)
-  for layer in network.layers:
-    if isinstance(layer, tf.keras.layers.BatchNormalization):
-      layer.momentum = 0.9
+  for layer in _batch_norms(network):
+    layer.momentum = 0.9
   return network
 
 
@@ -466,6 +469,11 @@ def load(name, weights='none', requested_size=None):
     ) from error
   if weights != 'none':
     _load_weights(backbone.network, name, weights)
+  if backbone.has_domain_statistics:
+    theirs = {layer.name: layer for layer in backbone.source_network.layers}
+    for layer in _batch_norms(backbone.network):
+      theirs[layer.name].moving_mean.assign(layer.moving_mean)
+      theirs[layer.name].moving_variance.assign(layer.moving_variance)
   return backbone
 
 

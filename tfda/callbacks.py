@@ -46,6 +46,7 @@ class Trainer(tf.keras.callbacks.Callback):
     self._seconds = seconds
     self._step = int(model.step.numpy())
     self._logged_step = self._step
+    self._images = 0  # Read since then.
     self._logged_seconds = float(seconds.numpy())
     self._signal = None
     self._accuracies = {}
@@ -82,15 +83,16 @@ class Trainer(tf.keras.callbacks.Callback):
     self._signal = number
 
   def on_train_batch_end(self, batch, logs=None):
-    del batch
+    del batch, logs
     self._step += 1
+    self._images += len(self._adapted.streams) * self._experiment.batch_size
     self._bar.update()
     last = self._step == self._experiment.steps
     evaluates = last or self._step % self._experiment.evaluate_every == 0
     now = time.monotonic()
     if now - self._bar_time >= _BAR_SECONDS and not self._bar.disable:
       self._bar_time = now
-      self._bar.set_postfix(self._shown(logs))
+      self._bar.set_postfix(self._shown())
     if evaluates or self._step % self._experiment.log_every == 0:
       self._log(evaluates)
     if (
@@ -117,9 +119,11 @@ class Trainer(tf.keras.callbacks.Callback):
       exit_code,
     )
 
-  def _shown(self, logs):
+  def _shown(self):
+    # Outside of replicas: `logs` are sums over them.
+    means = self._adapted.averages.result()
     return {
-      **{k: f'{float(v):.3f}' for k, v in logs.items() if k != 'total'},
+      **{k: f'{float(v):.3f}' for k, v in means.items() if k != 'total'},
       **{k: f'{v:.1%}' for k, v in self._accuracies.items()},
     }
 
@@ -134,8 +138,7 @@ class Trainer(tf.keras.callbacks.Callback):
     self._stop_clock()
     seconds = float(self._seconds.numpy())
     elapsed = max(seconds - self._logged_seconds, 1e-9)
-    images = len(model.streams) * self._experiment.batch_size
-    speed = images * (self._step - self._logged_step) / elapsed
+    steps_per_second = (self._step - self._logged_step) / elapsed
     if evaluates:
       self._accuracies = {
         side: evaluate.accuracy(model, self._data[side, 'test'], side)
@@ -146,7 +149,7 @@ class Trainer(tf.keras.callbacks.Callback):
     row = {
       'step': self._step,
       'seconds': f'{seconds:.3f}',
-      'images_per_second': f'{speed:.1f}',
+      'images_per_second': f'{self._images / elapsed:.1f}',
       'learning_rate': float(self._learning_rate(progress)),
       **{k: float(v) for k, v in model.scheduled(progress).items()},
       **{f'loss/{k}': v for k, v in averages.items()},
@@ -171,11 +174,12 @@ class Trainer(tf.keras.callbacks.Callback):
           [f'step {self._step}:']
           + [f'{k} {v:.4f}' for k, v in averages.items() if k != 'total']
           + [f'{k} {v:.2%}' for k, v in self._accuracies.items()]
-          + [f'{speed / images:.1f} steps/s']
+          + [f'{steps_per_second:.1f} steps/s']
         )
       )
     model.averages.reset()
     self._logged_step, self._logged_seconds = self._step, seconds
+    self._images = 0
     self._clock = time.monotonic()
 
   def _learning_rate(self, progress):

@@ -4,9 +4,7 @@ from tfda import adaptation, errors, losses
 
 
 def extended(method):
-  """Returns a method's class with a label loss of target images added.
-
-  Itself where it has one.
+  """A method's class with a label loss of target images added.
 
   The source's and the target's label losses count alike, as if half of the
   label predictor's batch came from each (Ganin & Lempitsky 2015, Section 4.1,
@@ -14,6 +12,9 @@ def extended(method):
 
   Args:
     method: a subclass of AdaptationModel.
+
+  Returns:
+    Another class; `method` where it reads these images as it is.
 
   Raises:
     UsageError: it trains in phases of its own.
@@ -25,7 +26,7 @@ def extended(method):
       'another --method'
     )
   if 'labelled_target' in method.STREAMS:
-    return method  # It reads these images as it is.
+    return method
 
   class SemiSupervised(method):
     """`method`, which also reads the stream 'labelled_target'."""

@@ -108,7 +108,7 @@ def _make(make, settings):
   if not out:
     raise errors.UsageError(f'--out=DIR is needed, for DIR/{make}')
   if make == 'mnist_m':
-    print(prepare.mnist_m(settings.data_dir, out))
+    print(prepare.mnist_m(settings.data_dir, out, _reading(settings)))
     return
   print(
     prepare.synthetic(
@@ -124,15 +124,21 @@ def _make(make, settings):
   )
 
 
+def _reading(settings):
+  from tfda.data import files
+
+  # One bad image need not hide what else there is: they are told.
+  return files.Reading(settings.cache_dir, on_bad_image='skip')
+
+
 def _show(settings):
-  from tfda.data import domains, files, prepare
+  from tfda.data import domains, prepare
   from tfda.evaluation import data_page
 
   names = settings.source, settings.target
   if not all(names):
     raise errors.UsageError('--source=NAME and --target=NAME are needed')
-  # One bad image need not hide what else there is to see: they are told.
-  reading = files.Reading(settings.cache_dir, on_bad_image='skip')
+  reading = _reading(settings)
   loaded = [
     {
       split: domains.load(

@@ -86,6 +86,7 @@ def _key(domain, backbone, augmentation, copies):
   inputs = [
     _VERSION,
     backbone.name,
+    backbone.cut_layer,  # A ReLU has no weights that would tell it apart.
     backbone.image_size,
     backbone.suffix.input_shape,
     copies,

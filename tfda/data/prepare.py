@@ -88,15 +88,16 @@ def synthetic(
   return f'{path}: {shown} images'
 
 
-def mnist_m(data_dir, out):
+def mnist_m(data_dir, out, reading):
   """Stores mnist_m as it is released, so that it need not be blended again.
 
   Args:
     data_dir: folder with mnist.npz and BSDS500.
     out: folder of data sets to write mnist_m/ to.
+    reading: a files.Reading, for the photographs.
 
   Returns:
-    A line that says what was written.
+    A line that says what was written, and what was left out.
   """
   import tqdm
   from PIL import Image
@@ -104,9 +105,10 @@ def mnist_m(data_dir, out):
   from tfda.data import domains
 
   with generate.whole_folder(out, 'mnist_m') as folder:
-    counts = []
+    counts, skipped = [], []
     for split in files.SPLITS:
-      domain = domains.load('mnist_m', split, 28, data_dir)
+      domain = domains.load('mnist_m', split, 28, data_dir, reading)
+      skipped += domain.skipped
       images = os.path.join(folder, f'mnist_m_{split}')
       os.mkdir(images)
       with open(f'{images}_labels.txt', 'w') as labels:
@@ -117,7 +119,10 @@ def mnist_m(data_dir, out):
           Image.fromarray(domain.images[i]).save(os.path.join(images, name))
           labels.write(f'{name} {label}\n')
       counts.append(f'{len(domain.labels):,} {split}')
-  return f'{os.path.join(out, "mnist_m")}: {" and ".join(counts)} images'
+  left_out = [f'{files.shown(name)} ({reason})' for name, reason in skipped]
+  return f'{os.path.join(out, "mnist_m")}: {" and ".join(counts)} images' + (
+    f'; photographs left out: {", ".join(left_out)}' if left_out else ''
+  )
 
 
 def check(loaded, data_dir):

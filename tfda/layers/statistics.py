@@ -6,7 +6,8 @@ import tensorflow as tf
 class OwnStatistics(tf.keras.layers.BatchNormalization):
   """Another layer's normalisation with a mean and variance of its own.
 
-  The scale and the offset are the other's: what is learned stays shared.
+  The scale and the offset are the other's: what is learned stays shared, and
+  there is no making it from a config alone.
   """
 
   def __init__(self, other):
@@ -29,6 +30,7 @@ class OwnStatistics(tf.keras.layers.BatchNormalization):
     super().build(input_shape)
     self.moving_mean.assign(self._first[0])
     self.moving_variance.assign(self._first[1])
+    del self._first
 
   def call(self, inputs, training=None):
     normalised = super().call(inputs, training=training)

@@ -42,9 +42,10 @@ Deviations:
 * Not in the paper: that V is normalised by column, then whole; that k-means is
   of the source; that a_ij enters D_l one-hot, beside the residual; that the
   discriminators have ReLUs and the first turn; how long the steps are. Batch
-  normalisation (VGG16 has none) is by batches, in k-means too.
-* --new_layer_multiplier is for the second step. In the third all have one rate,
-  as published: a classifier that learns faster confuses D_h by itself.
+  normalisation (VGG16 has none) is by batches, in k-means too; that by the
+  target's own sees them in the third step alone.
+* --new_layer_multiplier and --bias_multiplier are for the second step. In the
+  third all have one rate: a classifier that is faster confuses D_h by itself.
 * Without patterns (K = 0 in Table 5), the pooled feature is classified.
 """
 
