@@ -164,18 +164,21 @@ class Run:
     return {name: float(mean) for name, mean in means.items()}
 
   def _train(self, first, last, traced):
-    batches = iter(
-      self.strategy.distribute_datasets_from_function(
-        lambda context: self.batches(
-          first, last, context.num_replicas_in_sync, self.model.streams
+    def batches(context):
+      replicas = context.num_replicas_in_sync
+      return self.batches(first, last, replicas, self.model.streams)
+
+    if traced:
+      parts = iter(self.strategy.distribute_datasets_from_function(batches))
+      for _ in range(first, last):
+        self.model.make_train_function()(parts)
+    else:  # Without what prefetches to devices: it takes longer than the steps.
+      parts = iter(batches(self.strategy))
+      for _ in range(first, last):
+        part = self.strategy.experimental_distribute_values_from_function(
+          lambda _: next(parts)
         )
-      )
-    )
-    for _ in range(first, last):
-      if traced:
-        self.model.make_train_function()(batches)
-      else:
-        self.strategy.run(self.model.train_step, [next(batches)])
+        self.strategy.run(self.model.train_step, [part])
 
   def weights(self):
     """Values of all that training changes or inference needs."""
