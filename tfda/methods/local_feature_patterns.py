@@ -46,7 +46,6 @@ Deviations:
   target's own sees them in the third step alone.
 * --new_layer_multiplier and --bias_multiplier are for the second step. In the
   third all have one rate: a classifier that is faster confuses D_h by itself.
-* Without patterns (K = 0 in Table 5), the pooled feature is classified.
 """
 
 import dataclasses
@@ -64,7 +63,7 @@ class Config:
   """Settings of local feature patterns; the defaults are the paper's."""
 
   num_patterns: int = setting(
-    32, 'K, how many patterns; 0 for none, as in Table 5', minimum=0
+    32, 'K; 0 for none: the pooled feature is classified', minimum=0
   )
   decay: float = setting(5000.0, 'alpha in Eq. 1', minimum=0.0)
   sparsity_decay: float = setting(0.005, 'alpha_s, for Eq. 3', minimum=0.0)
