@@ -69,6 +69,8 @@ def calibrated(name, size=32):
 _NARROW = {
   'local_feature_patterns': {
     'num_patterns': 4,
+    'holistic_units_1': 8,
+    'holistic_units_2': 16,
     'local_units_1': 8,
     'local_units_2': 16,
   }
@@ -116,7 +118,7 @@ class Run:
         self.data['target', 'train'].images,
       )
       if hasattr(self.model, 'adapt'):
-        self.model.adapt(self.batches(0, 16))
+        self.model.adapt(self.batches(0, 4))
       self.phases = self.model.phases(
         trained.steps,
         functools.partial(experiment.make_optimizer, trained, self.model),

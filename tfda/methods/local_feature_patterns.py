@@ -39,11 +39,9 @@ Deviations:
   There, on icon_home, H at alpha_s is 3.2 of at most 3.5 nats (the picture
   `distances`): L_s is active. With `normalise_features` H = ln K; it is idle.
 * D_h sees the logits ("activations of the classification layer"), or V_h.
-* Not in the paper: that V is normalised by column, then whole; that k-means is
-  of the source; that a_ij enters D_l one-hot, beside the residual; that the
-  discriminators have ReLUs and the first turn; how long the steps are. Batch
-  normalisation (VGG16 has none) is by batches, in k-means too; that by the
-  target's own sees them in the third step alone.
+* Not in the paper: V is normalised by column, then whole; k-means sees source
+  only; a_ij is one-hot; D_h, D_l have ReLUs and the first turn; how long steps
+  are; batch normalisation (by batches in all; the target's own in the third).
 * --new_layer_multiplier and --bias_multiplier are for the second step. In the
   third all have one rate: a classifier that is faster confuses D_h by itself.
 """
@@ -76,6 +74,8 @@ class Config:
     'what the holistic discriminator compares: the logits, or the encoding V_h',
     choices=('logits', 'encoding'),
   )
+  holistic_units_1: int = setting(768, 'units in D_h, first layer', minimum=1)
+  holistic_units_2: int = setting(1536, 'units in its second', minimum=1)
   local_units_1: int = setting(
     2048, 'units in D_l, first layer; 4096 for 64 patterns', minimum=1
   )
@@ -131,17 +131,17 @@ class Method(adaptation.AdaptationModel):
     self.classifier = perceptron.Perceptron((), classes)
     self.classifier.build([None, self.feature_width])
     self._on_logits = config.holistic_input == 'logits'
-    self.discriminators = {}  # Widths from "Implementation Details".
+    self.discriminators = {}
     if config.holistic_weight:
       width = classes if self._on_logits else self.feature_width
-      self._add_discriminator('holistic', width, (768, 1536))
+      self._add_discriminator('holistic', width)
     if config.local_weight:
-      units = config.local_units_1, config.local_units_2
-      self._add_discriminator('local', depth + config.num_patterns, units)
+      self._add_discriminator('local', depth + config.num_patterns)
     if not self.discriminators:  # Then it does not see the target.
       self.STREAMS = tuple(s for s in self.STREAMS if s != 'target')
 
-  def _add_discriminator(self, name, width, units):
+  def _add_discriminator(self, name, width):
+    units = [getattr(self.config, f'{name}_units_{i}') for i in (1, 2)]
     added = discriminators.DomainDiscriminator(units, dropout_rate=0.0)
     added.build([None, width])
     self.discriminators[name] = added

@@ -30,8 +30,11 @@ class ServedModel(tf.Module):
     self.labels = tf.saved_model.Asset(labels_file)
     names = tf.constant(list(class_names))
 
+    def infer(images):
+      return model.infer(model.prepare(images))
+
     def serve(images, *further):
-      inferred = model.infer(model.prepare(images))
+      inferred = infer(images)
       logits = tf.cast(inferred['logits'], tf.float32)
       index = tf.argmax(logits, axis=-1, output_type=tf.int64)
       return {
@@ -42,19 +45,18 @@ class ServedModel(tf.Module):
         **{name: tf.cast(inferred[name], tf.float32) for name in further},
       }
 
-    def endpoint(*further):
+    def endpoint(function):
       images = tf.TensorSpec([None, None, None, 3], tf.float32)
-      return tf.function(
-        lambda images: serve(images, *further),
-        input_signature=[images],
-        autograph=False,
-      )
+      return tf.function(function, input_signature=[images], autograph=False)
 
-    size = model.backbone.image_size
-    inferred = set(model.infer(tf.zeros([1, size, size, 3])))
+    def serving(*further):
+      return endpoint(lambda images: serve(images, *further))
+
+    # Its trace of the network is that of the endpoints.
+    inferred = set(endpoint(infer).get_concrete_function().structured_outputs)
     self.endpoints = {
-      'serving_default': endpoint(),
-      **{name: endpoint(name) for name in inferred - {'logits', 'features'}},
+      'serving_default': serving(),
+      **{name: serving(name) for name in inferred - {'logits', 'features'}},
     }
     # Readers of large files need not hand over every pixel.
     self.image_size = tf.function(
