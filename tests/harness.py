@@ -118,7 +118,7 @@ class Run:
         self.data['target', 'train'].images,
       )
       if hasattr(self.model, 'adapt'):
-        self.model.adapt(self.batches(0, 4))
+        self.model.adapt(self.batches(0, 8))
       self.phases = self.model.phases(
         trained.steps,
         functools.partial(experiment.make_optimizer, trained, self.model),

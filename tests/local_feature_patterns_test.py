@@ -282,7 +282,7 @@ def test_frozen_layers_are_in_no_step():
 def test_patterns_begin_as_centres_of_the_source_s_features():
   run = make(config(num_patterns=6))
   model = run.model
-  batches = [batch['source']['image'] for batch in run.batches(0, 16)]
+  batches = [batch['source']['image'] for batch in run.batches(0, 8)]
   features = model.local_features(
     tf.concat(batches, 0), domain='source'
   ).numpy()

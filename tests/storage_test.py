@@ -370,12 +370,19 @@ def test_files_of_all_kinds_keep_their_order(tmp_path):
   )
 
 
-def test_small_sets_are_in_memory_and_large_ones_are_not(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+  'name, limit',
+  [('_IN_MEMORY_BYTES', 6 * 5 * 5 * 3), ('_SMALL_ROW_BYTES', 5 * 5 * 3)],
+)
+def test_small_sets_of_small_images_are_in_memory_and_others_are_not(
+  tmp_path, monkeypatch, name, limit
+):
+  monkeypatch.setattr(storage, name, limit)
   paths = photographs(tmp_path)
   in_memory = decoded(paths, tmp_path)[0]
   assert isinstance(in_memory, np.ndarray)
   assert in_memory.nbytes == 6 * 5 * 5 * 3
-  monkeypatch.setattr(storage, '_IN_MEMORY_BYTES', 6 * 5 * 5 * 3 - 1)
+  monkeypatch.setattr(storage, name, limit - 1)
   array = decoded(paths, tmp_path)[0]
   assert isinstance(array, storage.StoredArray)
   np.testing.assert_array_equal(array[np.array([4, 0])], in_memory[[4, 0]])

@@ -42,6 +42,7 @@ from tfda.data import files, images
 _VERSION = 'v1'  # Of this format and of what `decoded` stores in it.
 _SHARD_BYTES = 2**30
 _IN_MEMORY_BYTES = 2**28
+_SMALL_ROW_BYTES = 2**14  # Of which a batch would be many little reads.
 _AHEAD = 64  # Images that are decoded before they are asked for.
 _SYNC_BYTES = 2**24
 _SHOWN = 10  # Bad images in a message.
@@ -310,7 +311,7 @@ def decoded(paths, size, reading, regions=()):
   """Decodes image files and brings them to size, once: the cache has them.
 
   Where the cache cannot be written, files are decoded at every read. Up to 256
-  MiB of images are returned in memory.
+  MiB of small images are returned in memory.
 
   Args:
     paths: of image files.
@@ -411,8 +412,10 @@ def kept(array, bad, names, reading):
   """
   left_out = skipped(bad, names, reading)
   positions = np.delete(np.arange(len(names)), [i for i, _ in bad])
-  small = array.nbytes <= _IN_MEMORY_BYTES
-  return array[:] if small else array, positions, left_out
+  small_rows = array.nbytes <= _SMALL_ROW_BYTES * len(array)
+  if small_rows and array.nbytes <= _IN_MEMORY_BYTES:
+    array = array[:]
+  return array, positions, left_out
 
 
 def skipped(bad, names, reading):
