@@ -272,6 +272,23 @@ def test_first_two_steps_are_the_same_on_two_replicas():
   assert two == pytest.approx(one, abs=1e-5)
 
 
+@pytest.mark.parametrize('number', range(3))
+def test_batch_normalisation_is_by_batches_in_every_step(number):
+  run = make(backbone='dann_mnist_domain_norm')
+  run.model.begin_phase(run.phases[number], 0)
+  batch = first_batch(run)
+  images = batch['source']['image']
+  others = tf.concat([images[:1], 255 - images[1:]], axis=0)
+  among_others = {**batch, 'source': {**batch['source'], 'image': others}}
+  before = [w.numpy() for w in run.model.backbone.weights]
+  ours, theirs = (
+    run.model._outputs(b)['maps'][0].numpy() for b in (batch, among_others)
+  )
+  assert np.abs(ours - theirs).max() > 0.1 * np.abs(ours).max()
+  after = [w.numpy() for w in run.model.backbone.weights]
+  assert any((old != new).any() for old, new in zip(before, after))
+
+
 def test_frozen_layers_are_in_no_step():
   run = make(freeze_until='pool1')
   for phase, layers in zip(run.phases, (set(), {'conv2'}, {'conv2'})):

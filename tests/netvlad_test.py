@@ -192,6 +192,12 @@ def test_half_precision_is_computed_in_float32():
 # NetVLAD
 
 
+def test_products_keep_all_digits_of_float32_on_a_gpu():
+  tf.config.experimental.enable_tensor_float_32_execution(True)
+  netvlad.NetVLAD(2).build([None, 2, 2, 3])
+  assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
 def test_netvlad_example():
   patterns = [[0.0, 2.0], [5.0, 2.0]]
   features = tf.constant([[[[1.0, 2.0], [4.0, 2.0]]]])

@@ -98,7 +98,8 @@ class NetVLAD(tf.keras.layers.Layer):
   quarters of the first and a quarter of the second, V[0] were [1.75, 0].
 
   It computes in float32 whatever the policy: at the published decay a squared
-  distance counts by its fourth decimal.
+  distance counts by its fourth decimal. Building it turns TensorFloat-32 off,
+  TensorFlow's for all products on a GPU, which keeps three digits.
 
   Args:
     num_patterns: K.
@@ -115,6 +116,7 @@ class NetVLAD(tf.keras.layers.Layer):
     self.patterns = self.add_weight(
       'patterns', [self.num_patterns, input_shape[-1]]
     )
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     super().build(input_shape)
 
   def call(self, features, with_assignments=False):
