@@ -108,7 +108,7 @@ def _of_local_feature_patterns(folder):
   steps = {}
   for part, of_part in parts.items():
     steps.update(_steps_of_phases(of_part, images, part))
-  times = _times(steps, rounds=5, count=2)
+  times = _times(steps, rounds=4, count=1)
   phases = [name.split(', ')[1] for name in times if 'behind' in name]
   return {
     **_milliseconds(times),
