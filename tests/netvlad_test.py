@@ -192,10 +192,39 @@ def test_half_precision_is_computed_in_float32():
 # NetVLAD
 
 
-def test_products_keep_all_digits_of_float32_on_a_gpu():
-  tf.config.experimental.enable_tensor_float_32_execution(True)
-  netvlad.NetVLAD(2).build([None, 2, 2, 3])
-  assert not tf.config.experimental.tensor_float_32_execution_enabled()
+def test_tensor_float_32_is_off_in_a_process_that_has_the_layer():
+  experimental = tf.config.experimental
+  before = experimental.tensor_float_32_execution_enabled()
+  try:
+    experimental.enable_tensor_float_32_execution(True)
+    netvlad.NetVLAD(2).build([None, 2, 2, 3])
+    assert not experimental.tensor_float_32_execution_enabled()
+  finally:
+    experimental.enable_tensor_float_32_execution(before)
+
+
+def test_conditioned_residuals_example():
+  features, patterns = [[1.0, 3.0]], [[0.0, 2.0], [5.0, 2.0]]
+  found = netvlad.conditioned_residuals(
+    tf.constant(features), tf.constant(patterns), tf.constant([[0.9, 0.1]])
+  )
+  np.testing.assert_array_equal(found, [[1.0, 1.0, 1.0, 0.0]])
+
+
+def test_gradient_of_conditioned_residuals_is_that_of_the_difference_alone():
+  features = tf.constant(normal(3, 2))
+  patterns = tf.constant(normal(4, 2, seed=1))
+  assignments = tf.constant(np.eye(4)[[2, 0, 2]])
+  with tf.GradientTape(persistent=True) as tape:
+    tape.watch([features, patterns, assignments])
+    residuals = netvlad.conditioned_residuals(features, patterns, assignments)
+    total = tf.reduce_sum(residuals)
+  assert tape.gradient(total, assignments) is None
+  np.testing.assert_array_equal(tape.gradient(total, features), np.ones([3, 2]))
+  # Of pattern k: less one for every feature assigned to it.
+  slopes = tf.convert_to_tensor(tape.gradient(total, patterns))
+  np.testing.assert_array_equal(slopes[:, 0], [-1, 0, -2, 0])
+  np.testing.assert_array_equal(slopes[:, 1], [-1, 0, -2, 0])
 
 
 def test_netvlad_example():

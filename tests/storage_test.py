@@ -605,6 +605,16 @@ def test_cache_that_cannot_be_made_serves_small_sets_from_memory(
   assert 'Not a directory' in line
 
 
+def test_full_disk_leaves_a_small_set_of_large_images_in_memory(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(storage, '_SMALL_ROW_BYTES', 1)
+  paths = photographs(tmp_path, count=300)
+  with file_size_limit(9000):  # 120 of 300 images of 75 bytes.
+    found = decoded(paths, tmp_path)[0]
+  assert isinstance(found, np.ndarray) and found.shape == (300, 5, 5, 3)
+
+
 def test_array_that_cannot_be_written_is_one_line(tmp_path):
   with (
     file_size_limit(100),

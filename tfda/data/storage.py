@@ -311,7 +311,7 @@ def decoded(paths, size, reading, regions=()):
   """Decodes image files and brings them to size, once: the cache has them.
 
   Where the cache cannot be written, files are decoded at every read. Up to 256
-  MiB of small images are returned in memory.
+  MiB are returned in memory, but for large images that the cache has.
 
   Args:
     paths: of image files.
@@ -413,7 +413,8 @@ def kept(array, bad, names, reading):
   left_out = skipped(bad, names, reading)
   positions = np.delete(np.arange(len(names)), [i for i, _ in bad])
   small_rows = array.nbytes <= _SMALL_ROW_BYTES * len(array)
-  if small_rows and array.nbytes <= _IN_MEMORY_BYTES:
+  cheap_to_read = isinstance(array, StoredArray) and not small_rows
+  if array.nbytes <= _IN_MEMORY_BYTES and not cheap_to_read:
     array = array[:]
   return array, positions, left_out
 
