@@ -339,7 +339,7 @@ def test_a_run_makes_its_patterns_once(tmp_path, monkeypatch):
     run_dir=str(tmp_path / 'run'),
   )
   path = experiment.train(settings, config())
-  assert calls == [1300]  # 1,297 images.
+  assert calls == [4 * 1300]  # 1,297 images, four times.
   os.remove(os.path.join(path, 'results.json'))
   experiment.train(settings, config())
   assert len(calls) == 1

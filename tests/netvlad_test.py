@@ -402,6 +402,10 @@ def test_adapt_is_the_same_again():
   assert not np.array_equal(first, other)
 
 
+def test_adapt_takes_as_many_positions_as_are_asked_for():
+  assert netvlad._POSITIONS >= 50_000
+
+
 def test_adapt_reads_no_more_than_it_needs(monkeypatch):
   monkeypatch.setattr(netvlad, '_POSITIONS', 50)
   read = []

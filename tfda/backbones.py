@@ -328,7 +328,9 @@ def vgg16_conv5_1(image_size=224):
 
 
 def _vgg16(last, image_size):
-  """Layers are named as in tf.keras.applications, whose ReLUs come with them.
+  """Layers are named as in tf.keras.applications.
+
+  There and in keras-cv the ReLU of a convolution cannot be left out.
 
   Args:
     last: number of the convolution in block 5 that makes the feature map.

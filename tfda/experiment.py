@@ -25,6 +25,10 @@ from tfda.data import augmentation, frozen, pipeline, task
 from tfda.evaluation import evaluate
 from tfda.settings import check, setting
 
+# Of the source, for methods that begin with its features: a small set may need
+# all, and has other crops in each.
+_ADAPT_EPOCHS = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -388,7 +392,7 @@ def _train(experiment, config, run, strategy):
         experiment.batch_size,
         experiment.seed,
         0,
-        math.ceil(len(source.images) / experiment.batch_size),
+        _ADAPT_EPOCHS * math.ceil(len(source.images) / experiment.batch_size),
         image_size=model.backbone.image_size,
         augmentation=experiment.augmentation,
         class_balanced=experiment.class_balanced,

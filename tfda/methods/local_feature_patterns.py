@@ -38,10 +38,12 @@ Deviations:
 * Features keep their length; VGG16's are before its ReLU, MobileNet's behind.
   There, on icon_home, H at alpha_s is 3.2 of at most 3.5 nats (the picture
   `distances`): L_s is active. With `normalise_features` H = ln K; it is idle.
-* D_h sees the logits ("activations of the classification layer"), or V_h.
+* D_h sees the logits ("activations of the classification layer"), behind the
+  dropout, or V_h. K = 0 (Table 5): the pooled feature is classified.
 * Not in the paper: V is normalised by column, then whole; k-means sees source
-  only; a_ij is one-hot; D_h, D_l have ReLUs and the first turn; how long steps
-  are; batch normalisation (by batches in all; the target's own in the third).
+  only; a_ij is one-hot; D_h, D_l have ReLUs, our rate and the first of two
+  turns on the same features; how long the steps are. Batch normalisation is by
+  batches, in k-means too; the target's own statistics move in the third step.
 * --new_layer_multiplier and --bias_multiplier are for the second step. In the
   third all have one rate: a classifier that is faster confuses D_h by itself.
 """
@@ -58,7 +60,7 @@ from tfda.settings import check, setting
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Settings of local feature patterns; the defaults are the paper's."""
+  """Defaults are the paper's, but for the shares of steps, which are ours."""
 
   num_patterns: int = setting(
     32, 'K; 0 for none: the pooled feature is classified', minimum=0
@@ -229,28 +231,26 @@ class Method(adaptation.AdaptationModel):
           terms = {'total': sum(turn.values()), **turn}
         adversary = self._phase.optimizers[1]
         self.descend(adversary_tape, terms, self._adversaries(), adversary)
-      batch = {**batch, 'outputs': {**outputs, 'turn': turn}}
-      total, terms = self.objective(batch, self.progress())
+      total, terms = self._objective(batch, outputs, turn)
     terms = {'total': total, **terms}
     self.descend(tape, terms, self._phase.trainable, self.optimizer)
     return self.end_step(terms)
 
   def objective(self, batch, progress):
-    del progress
-    outputs = batch.get('outputs') or self._outputs(batch)
+    outputs = self._outputs(batch)
+    return self._objective(batch, outputs, self._discriminate(outputs))
+
+  def _objective(self, batch, outputs, turn):
     config, labels = self.config, batch['source']['label']
     label = losses.label_loss(labels, outputs['logits'][: tf.shape(labels)[0]])
-    sparsity = self._sparsity(outputs['maps'])
-    holistic, local = self._confuse(outputs)
+    sparsity, inverted = self._sparsity(outputs['maps']), self._confuse(outputs)
     total = (
       label
-      + config.holistic_weight * holistic
-      + config.local_weight * local
+      + config.holistic_weight * inverted['holistic']
+      + config.local_weight * inverted['local']
       + config.sparsity_weight * sparsity
     )  # Eq. 8-9
-    terms = dict(zip(self.LOSS_TERMS, (label, sparsity, holistic, local)))
-    turn = outputs.get('turn') or self._discriminate(outputs)
-    return total, {**terms, **turn}
+    return total, {'label': label, 'sparsity': sparsity, **inverted, **turn}
 
   def _outputs(self, batch):
     """What the losses read: of both domains, [2b, ...], in the third step."""
@@ -289,7 +289,7 @@ class Method(adaptation.AdaptationModel):
     for name, inputs in outputs['compared'].items():
       logits = self.discriminators[name](tf.split(inputs, 2)[1])
       terms[name] = tf.reduce_mean(tf.nn.softplus(-logits))
-    return terms.values()
+    return terms
 
   def _sparsity(self, maps):
     """L_s (Eq. 3)."""
