@@ -178,9 +178,7 @@ def _model(settings, images, part):
   model = experiment.build(settings, module.Config(), _CLASSES)
   phases = model.phases(
     settings.steps,
-    lambda variables=None: experiment.make_optimizer(
-      settings, model, variables
-    ),
+    functools.partial(experiment.make_optimizer, settings, model),
   )
   if part == 'behind':
     model.backbone.cut_at(settings.freeze_until)

@@ -13,6 +13,7 @@ import tfda
 from tests import harness
 from tfda import backbones, errors, experiment
 from tfda.data import frozen
+from tfda.methods import local_feature_patterns
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def _folder(root, shift):
   return f'folder:{root}'
 
 
-def _trained(tmp_path, name, source, target, **changed):
+def _trained(tmp_path, name, source, target, config=None, **changed):
   run = experiment.train(
     experiment.Experiment(
       **{
@@ -165,14 +166,20 @@ def _trained(tmp_path, name, source, target, **changed):
         'run_dir': str(tmp_path / name),
         **changed,
       }
-    )
+    ),
+    config,
   )
   with open(f'{run}/metrics.csv') as file:
     return run, list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize(
-  'name', ['dann_mnist', pytest.param('mobilenet', marks=pytest.mark.slow)]
+  'name',
+  [
+    'dann_mnist',
+    pytest.param('local_feature_patterns', marks=pytest.mark.slow),
+    pytest.param('mobilenet', marks=pytest.mark.slow),
+  ],
 )
 def test_training_behind_the_cut_has_the_losses_of_the_frozen_run(
   name, tmp_path
@@ -190,13 +197,20 @@ def test_training_behind_the_cut_has_the_losses_of_the_frozen_run(
       'image_size': 32,
       'freeze_until': 'conv_pw_11',
     }
+  if name == 'local_feature_patterns':
+    config = local_feature_patterns.Config(
+      num_patterns=4, local_units_1=6, local_units_2=5
+    )
+    more = {'method': name, 'config': config}
   plain, plain_rows = _trained(tmp_path, 'plain', source, target, **more)
   behind, rows = _trained(
     tmp_path, 'behind', source, target, cache_features=1, **more
   )
   assert len(rows) == len(plain_rows) == 3
   for ours, theirs in zip(rows, plain_rows):
-    for term in ('loss/label', 'loss/domain'):
+    terms = [name for name in ours if name.startswith('loss/')]
+    assert len(terms) > 2
+    for term in terms:
       assert float(ours[term]) == pytest.approx(float(theirs[term]), abs=1e-5)
   results = []
   for run in (plain, behind):

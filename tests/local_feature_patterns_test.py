@@ -1,6 +1,7 @@
 """Local feature patterns: Eq. 1-9 by loops, the turns, the steps, the toy."""
 
 import dataclasses
+import functools
 import glob
 import io
 import math
@@ -422,6 +423,41 @@ def test_without_patterns_the_pooled_feature_is_classified():
   )
 
 
+@pytest.mark.parametrize(
+  'backbone, size',
+  [
+    ('dann_svhn', 20),
+    ('mobilenet_conv_pw_11', 64),
+    pytest.param('resnet50', 64, marks=pytest.mark.slow),
+    pytest.param('vgg16', 64, marks=pytest.mark.slow),
+  ],
+)
+def test_any_backbone_s_map_takes_the_third_step(backbone, size):
+  settings = harness.settings(
+    'local_feature_patterns', backbone=backbone, image_size=size
+  )
+  model = experiment.build(settings, config(), num_classes=2)
+  images = np.random.default_rng(0).integers(0, 256, [2, 4, size, size, 3])
+  source, target = tf.constant(images, tf.uint8)
+  model.backbone.normalise.measure(source.numpy(), target.numpy())
+  index = tf.range(4, dtype=tf.int64)
+  labels = tf.constant([0, 1, 0, 1])
+  batch = {
+    'source': {'image': source, 'label': labels, 'index': index},
+    'target': {'image': target, 'index': index},
+  }
+  model.adapt([batch])
+  make_optimizer = functools.partial(experiment.make_optimizer, settings, model)
+  phases = model.phases(settings.steps, make_optimizer)
+  model.begin_phase(phases[2], 0)
+  averages = model.train_step(batch)
+  assert all(np.isfinite(value) for value in averages.values())
+  assert min(averages['local'], averages['local_discriminator']) > 0.0
+  depth = model.backbone.feature_map_shape[-1]
+  encoding = model.infer(source)['features']
+  assert encoding.shape == [4, SMALL['num_patterns'] * depth]
+
+
 def test_published_widths():
   config = local_feature_patterns.Config()
   run = harness.Run(harness.settings('local_feature_patterns'), config)
@@ -524,17 +560,21 @@ def test_flag_files_of_the_paper_have_its_settings(monkeypatch):
     assert settings.learning_rate * chosen.classifier_rate == 0.01
     assert (chosen.sparsity_decay, chosen.sparsity_threshold) == (0.005, 0.02)
     assert (chosen.decay, chosen.dropout) == (5000.0, 0.5)
+    assert (settings.adam_epsilon, settings.clip_norm) == (1e-4, 5.0)
+    assert (settings.image_size, settings.resize) == (224, 256)
+    last = {'vgg16_conv5_1': 'block4_conv2', 'vgg16_conv5_2': 'block4_conv3'}
+    assert settings.freeze_until == last.get(settings.backbone, 'block5_conv1')
+    assert (chosen.holistic_units_1, chosen.holistic_units_2) == (768, 1536)
+    assert chosen.local_units_2 == 4096
+    weights = chosen.holistic_weight, chosen.local_weight
+    rows = {'holistic': (0.2, 0.0), 'unadapted': (0.0, 0.0), 'k0': (0.2, 0.0)}
+    row = path.removesuffix('.flags').split('_')[-1]
+    assert weights == rows.get(row, (0.2, 0.1)), path
+    assert chosen.sparsity_weight == (0.0 if row == 'k0' else 0.1)
+    if table != '5':
+      assert chosen.num_patterns == 32
   rows = {table: len(found) for table, found in tables.items()}
   assert rows == {'1': 8, '2': 24, '3': 12, '4': 8, '5': 16}
-  weights = {
-    table: {
-      (c.holistic_weight, c.local_weight, c.sparsity_weight) for _, c in found
-    }
-    for table, found in tables.items()
-  }
-  both, holistic = (0.2, 0.1, 0.1), (0.2, 0.0, 0.1)
-  assert weights['1'] == weights['2'] == {both, holistic}
-  assert weights['3'] == {both, holistic, (0.0, 0.0, 0.1)}
   assert {s.target_classes for s, _ in tables['3']} == {'first25'}
   assert {s.backbone for s, _ in tables['4']} == {
     'vgg16_conv5_1',

@@ -6,6 +6,9 @@ string [B]. assets/labels.txt has the class names, one a line.
 
 What a model infers besides logits and features has a signature of its name that
 gives it too: `attention` of TADA, float32 [B, h, w], one weight a region.
+
+A GPU with TensorFloat-32 must serve local_feature_patterns without it, which a
+SavedModel cannot ask for: NVIDIA_TF32_OVERRIDE=0. See layers/netvlad.py.
 """
 
 import tensorflow as tf
@@ -53,10 +56,10 @@ class ServedModel(tf.Module):
       return endpoint(lambda images: serve(images, *further))
 
     # Its trace of the network is that of the endpoints.
-    inferred = set(endpoint(infer).get_concrete_function().structured_outputs)
+    outputs = set(endpoint(infer).get_concrete_function().structured_outputs)
     self.endpoints = {
       'serving_default': serving(),
-      **{name: serving(name) for name in inferred - {'logits', 'features'}},
+      **{name: serving(name) for name in outputs - {'logits', 'features'}},
     }
     # Readers of large files need not hand over every pixel.
     self.image_size = tf.function(
