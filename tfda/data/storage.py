@@ -358,7 +358,13 @@ def _read(sources, size, max_pixels):
     path, region = source
     return region is None and images.is_plain_jpeg(path, max_pixels)
 
-  simple = list(ahead(is_plain, sources))
+  # In parts: to hand over one at a time would take longer than to look at it.
+  parts = [sources[i : i + _AHEAD] for i in range(0, len(sources), _AHEAD)]
+  simple = [
+    known
+    for part in ahead(lambda part: [is_plain(s) for s in part], parts)
+    for known in part
+  ]
   paths = [path for path, _ in itertools.compress(sources, simple)]
   plain = iter(images.plain_jpegs(paths, size))
   other = ahead(read, [s for s, known in zip(sources, simple) if not known])
