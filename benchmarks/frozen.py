@@ -72,7 +72,7 @@ def _of_dann(folder):
   with mock.patch.object(convolution, 'convolve', of_convolution.stock):
     for step in stock.values():
       step()  # Traced, it stays so.
-  times = _times({**steps, **stock}, rounds=5, count=12)
+  times = _times({**steps, **stock}, rounds=4, count=6)
   after = times['behind, fed']
   return {
     **_milliseconds(times),
