@@ -179,7 +179,6 @@ def _batches_per_second(source, target, image_size, augmentation):
   return count / statistics.median(seconds[1:])
 
 
-# Memory first: its peak is that of the process.
 _MEASUREMENTS = {
   'first_decode': _first_decode,
   'cached_reads': _cached_reads,
