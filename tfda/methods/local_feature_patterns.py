@@ -133,7 +133,7 @@ class Method(adaptation.AdaptationModel):
     self.classifier = perceptron.Perceptron((), classes)
     self.classifier.build([None, self.feature_width])
     self._on_logits = config.holistic_input == 'logits'
-    self.discriminators = {}
+    self.discriminators = {}  # Widths from "Implementation Details".
     if config.holistic_weight:
       width = classes if self._on_logits else self.feature_width
       self._add_discriminator('holistic', width)
