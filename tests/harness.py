@@ -92,12 +92,14 @@ def settings(method, **changed):
 
 # Its trace takes as long as some steps, and many runs have the same batches.
 _batches = functools.lru_cache(pipeline.batches)
+_TRACED_STEPS = 4  # Of one trace, of which shorter runs take their part.
 
 
 class Run:
   """A model, its optimizer and its batches, made as the trainer makes them."""
 
-  def __init__(self, trained, config=None, replicas=1):
+  def __init__(self, trained, config=None, replicas=1, path=None):
+    """As the trainer: a new run, or one that goes on from a checkpoint's path."""
     self.data = toy_data()
     self.settings = trained
     module = methods.load(trained.method)
@@ -117,7 +119,7 @@ class Run:
         self.data['source', 'train'].images,
         self.data['target', 'train'].images,
       )
-      if hasattr(self.model, 'adapt'):
+      if path is None and hasattr(self.model, 'adapt'):
         self.model.adapt(self.batches(0, 8))
       self.phases = self.model.phases(
         trained.steps,
@@ -128,18 +130,22 @@ class Run:
     self.checkpoint = tf.train.Checkpoint(
       model=self.model, optimizers=self.optimizers
     )
+    if path is not None:
+      self.checkpoint.restore(path).assert_consumed()
 
   def batches(self, first, last, replicas=1, streams=None):
-    return _batches(
+    start = first if last > _TRACED_STEPS else 0
+    parts = _batches(
       streams or self.model.STREAMS,
       self.data['source', 'train'],
       self.data['target', 'train'],
       self.settings.batch_size,
       self.settings.seed,
-      first,
-      last,
+      start,
+      max(last, _TRACED_STEPS),
       replicas,
-    )
+    ).skip((first - start) * replicas)
+    return parts.take((last - first) * replicas)
 
   def train(self, steps, traced=True):
     """Takes steps from where the model is.
