@@ -6,6 +6,7 @@ import glob
 import io
 import math
 import os
+import re
 
 import numpy as np
 import PIL.Image
@@ -665,7 +666,7 @@ def test_captions_have_the_numbers_of_both_domains():
   chosen = config(sparsity_decay=20.0, sparsity_threshold=1.33)
   run = make(chosen)
   centres = np.float64(run.model.netvlad.patterns)
-  counts, active, means = [], [], []
+  counts, active, means, medians, spreads = [], [], [], [], []
   for side in ('source', 'target'):
     # 4 positions an image: 400 images have four times 400.
     rows = np.random.default_rng(0).permutation(512)[:400]
@@ -679,9 +680,17 @@ def test_captions_have_the_numbers_of_both_domains():
     entropies = -np.sum(shares * np.log(shares), axis=1)
     active.append(np.mean(entropies > 1.33))
     means.append(entropies.mean())
+    least = np.sort(distances.min(axis=1))
+    medians.append((least[799] + least[800]) / 2)  # Of 1,600.
+    spreads.append(np.percentile(least, [5, 95]))
   assert max(active) < 1.0 and min(active) > 0.05
   made = run.model.pictures(run.data)
   told = made['distances'].caption()
+  found = re.findall(r'([\d.]+) by median \(([\d.]+) to ([\d.]+) for 90%', told)
+  assert len(found) == 2
+  for numbers, median, spread in zip(found, medians, spreads):
+    expected = [median, *spread]
+    np.testing.assert_allclose(np.float64(numbers), expected, rtol=0.005)
   assert f'at {active[0]:.1%} of the source positions' in told
   assert f'and {active[1]:.1%} of the target ones' in told
   assert f'its mean is {means[0]:.2f} and {means[1]:.2f} nats' in told

@@ -163,8 +163,10 @@ def _sparsity(config, found):
     for p in found.values()
   ]
   active = [np.mean(e > config.sparsity_threshold) for e in entropies]
+  nearest = [_spread(p.distances.min(axis=1)) for p in found.values()]
   return (
-    'Squared distances of local features to their two nearest patterns. The '
+    'Squared distances of local features to their two nearest patterns. To the '
+    f'nearest it is {nearest[0]} in the source, {nearest[1]} in the target. The '
     f'entropy H of the assignment at alpha_s = {config.sparsity_decay:g} is '
     f'above m = {config.sparsity_threshold:g}, where the sparse loss is '
     f'active, at {active[0]:.1%} of the source positions and {active[1]:.1%} '
@@ -172,6 +174,14 @@ def _sparsity(config, found):
     f'{entropies[1].mean():.2f} nats, of at most ln K = '
     f'{math.log(config.num_patterns):.2f}.'
   )
+
+
+def _spread(values):
+  median, low, high = (
+    np.format_float_positional(x, precision=3, fractional=False, trim='-')
+    for x in np.percentile(values, [50, 5, 95])
+  )
+  return f'{median} by median ({low} to {high} for 90% of the positions)'
 
 
 def _draw_distances(found):
