@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import tensorflow as tf
 
 from tfda import losses, run_directory
@@ -39,54 +40,54 @@ _ROUNDS = 7
 _POOL = 'TF_CPU_ALLOCATOR_USE_BFC'
 
 
-def _layer(heads, width, units, rate):
-  """The layer as `gsda` calls it, and its weights."""
-  layer = discriminators.MultiHeadDiscriminator(heads, (units, units), rate)
-  layer.build([None, width])
-  return layer, layer.trainable_variables
-
-
-def _two_tapes(heads, width, units, rate):
+class _TwoTapes(discriminators.MultiHeadDiscriminator):
   """The same with the slopes from an inner tape."""
-  layer, weights = _layer(heads, width, units, rate)
 
-  def call(features, noise, training, slopes):
+  def call(self, features, noise=None, training=False, slopes=False):
     del slopes
-    tiled = tf.tile(features[tf.newaxis], [heads, 1, 1])
+    tiled = tf.tile(features[tf.newaxis], [self.num_heads, 1, 1])
     with tf.GradientTape() as tape:
       tape.watch(tiled)
-      logits = layer(tiled, noise=noise, training=training)
+      logits = super().call(tiled, noise=noise, training=training)
     return logits, tape.gradient(logits, tiled)
 
-  return call, weights
 
-
-def _loop(heads, width, units, rate):
+class _Loop(discriminators.MultiHeadDiscriminator):
   """The same with a DomainDiscriminator for every head."""
-  separate = [
-    discriminators.DomainDiscriminator((units, units), rate)
-    for _ in range(heads)
-  ]
-  for one in separate:
-    one.build([None, width])
 
-  def call(features, noise, training, slopes):
+  def build(self, input_shape):
+    self._separate = []
+    for _ in range(self.num_heads):
+      one = discriminators.DomainDiscriminator(
+        self.hidden_units, self.dropout_rate
+      )
+      one.build(input_shape)
+      self._separate.append(one)
+    self.built = True
+
+  def call(self, features, noise=None, training=False, slopes=False):
     del slopes
     results = []
-    for one in separate:
+    for one in self._separate:
       with tf.GradientTape() as tape:
         tape.watch(features)
         logits = one(features, noise=noise, training=training)
       results.append((logits, tape.gradient(logits, features)))
     return [tf.stack(values) for values in zip(*results)]
 
-  return call, [w for one in separate for w in one.trainable_variables]
+
+_FORMS = {
+  'layer': discriminators.MultiHeadDiscriminator,
+  'two_tapes': _TwoTapes,
+  'loop': _Loop,
+}
 
 
-def _alignment(make, size, setting):
+def _alignment(form, size, setting):
   """A tf.function of the alignment part of a step, and its inputs."""
   (classes, groups), (rows, width, units) = size, setting
-  heads, weights = make(1 + groups + classes, width, units, rate=0.5)
+  heads = _FORMS[form](1 + groups + classes, (units, units), 0.5)
+  heads.build([None, width])
   class_to_group = gsda.partition(classes, groups)
   steps = tf.Variable(0, dtype=tf.int64)
   of_class = tf.nn.softmax(tf.random.normal([classes, rows]), axis=0)
@@ -103,6 +104,7 @@ def _alignment(make, size, setting):
       loss = tf.reduce_sum(alignments) + losses.gradient_synchronization(
         domain, group[:, tf.newaxis], class_[:, tf.newaxis], class_to_group
       )
+    weights = heads.trainable_variables
     return to_features, tape.gradient(loss, [features, *weights])
 
   return step, (tf.random.normal([rows, width]), p)
@@ -136,10 +138,7 @@ def _products(size, setting):
 
 def step_figures(setting, side):
   """Milliseconds of the forms of a step, and of the products in the first."""
-  variants = {
-    form.__name__[1:]: _alignment(form, _OFFICE, setting)
-    for form in (_layer, _two_tapes, _loop)
-  }
+  variants = {form: _alignment(form, _OFFICE, setting) for form in _FORMS}
   products, tensors, operations = _products(_OFFICE, setting)
   square = tf.random.normal([side, side])
   variants['products'] = products, tensors
@@ -164,12 +163,15 @@ def step_figures(setting, side):
     'gflops_of_square': round(rate / 1e6, 1),
     'bare_ms': round(bare, 1),
     'layer_over_bare': round(min(milliseconds['layer']) / bare, 2),
+    'loop_over_layer': round(
+      min(milliseconds['loop']) / min(milliseconds['layer']), 2
+    ),
   }
 
 
 def tracing_seconds(form, size, setting):
   """How long it takes to make the graph of a step."""
-  step, inputs = _alignment(globals()[form], size, setting)
+  step, inputs = _alignment(form, size, setting)
   start = time.perf_counter()
   step.get_concrete_function(*inputs)
   return round(time.perf_counter() - start, 2)
@@ -178,7 +180,7 @@ def tracing_seconds(form, size, setting):
 def size_figures(size, setting):
   """Minimum milliseconds of a step, and MB that steps add to the peak."""
   before = _peak()
-  step, inputs = _alignment(_layer, size, setting)
+  step, inputs = _alignment('layer', size, setting)
   seconds = []
   for _ in range(4):
     start = time.perf_counter()
@@ -215,7 +217,7 @@ def _in_new_process(function, *arguments, **environment):
 
 
 def _draw(by_heads, path):
-  """Time and memory over the number of heads."""
+  """Time and memory over the number of heads, each with a straight line."""
   from matplotlib import figure as figures
 
   figure = figures.Figure((8, 3.2), layout='constrained', dpi=140)
@@ -227,10 +229,9 @@ def _draw(by_heads, path):
     ('ms', 'MB'),
   ):
     values = [row[name] for row in by_heads.values()]
-    slope = values[-1] / heads[-1]
-    axes.plot(
-      [0, heads[-1]], [0, values[-1]], '--', color='#999999', linewidth=1
-    )
+    slope, start = np.polyfit(heads, values, 1)
+    ends = np.array([0, heads[-1]])
+    axes.plot(ends, start + slope * ends, '--', color='#999999', linewidth=1)
     axes.plot(heads, values, 'o', color='#0072B2')
     axes.set(xlabel='discriminators', ylabel=label, xlim=0, ylim=0)
     axes.set_title(f'{slope:.1f} {unit} a discriminator', fontsize=10)
@@ -255,10 +256,10 @@ def main():
       for name, pools in (('pool', 'true'), ('c_library', 'false'))
     },
     'tracing_seconds': {
-      'loop': _in_new_process(tracing_seconds, '_loop', _OFFICE, setting),
+      'loop': _in_new_process(tracing_seconds, 'loop', _OFFICE, setting),
       **{
         f'layer, {1 + sum(size)} heads': _in_new_process(
-          tracing_seconds, '_layer', size, setting
+          tracing_seconds, 'layer', size, setting
         )
         for size in sizes
       },

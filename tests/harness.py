@@ -99,7 +99,7 @@ class Run:
   """A model, its optimizer and its batches, made as the trainer makes them."""
 
   def __init__(self, trained, config=None, replicas=1, path=None):
-    """As the trainer: a new run, or one that goes on from a checkpoint's path."""
+    """A new run, or one that goes on from the checkpoint at `path`."""
     self.data = toy_data()
     self.settings = trained
     module = methods.load(trained.method)

@@ -132,7 +132,7 @@ def test_method_that_shows_nothing_has_an_empty_entry(tmp_path):
       'gsda',
       gsda.Config(groups=2, confidence_threshold=0.0),
       {'gradients', 'weights'},
-      {'gradients'},
+      {'gradients', 'weights'},
     ),
     (
       'tada',

@@ -218,6 +218,18 @@ def test_attention_is_a_weight_that_is_not_differentiated():
     assert all(reached) if letter else not any(reached)
 
 
+@pytest.mark.parametrize('letter', [False, True])
+def test_a_loss_of_the_features_alone_leaves_the_attention_as_it_is(letter):
+  """As that of labelled target images."""
+  run = make(tada.Config(region_units=5, attention_gradient=letter))
+  images = first_batch(run)['target']['image']
+  weights = run.model.regions.trainable_variables
+  with tf.GradientTape() as tape:
+    loss = tf.reduce_sum(run.model.features(images, training=True) ** 2)
+  for gradient in tape.gradient(loss, weights):
+    assert (gradient is not None) == letter
+
+
 def test_local_variant_has_the_plain_entropy_and_no_global_discriminator():
   run = make(tada.Config(attention='local', region_units=5))
   assert run.model.discriminator is None

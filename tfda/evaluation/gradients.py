@@ -71,6 +71,7 @@ def show(model, data, measure):
         'mean weight of target images',
         behind=x.probabilities.mean(axis=0),
       ),
+      watched=True,
     )
   return shown
 

@@ -165,12 +165,13 @@ def _sparsity(config, found):
   active = [np.mean(e > config.sparsity_threshold) for e in entropies]
   nearest = [_spread(p.distances.min(axis=1)) for p in found.values()]
   return (
-    'Squared distances of local features to their two nearest patterns. To the '
-    f'nearest it is {nearest[0]} in the source, {nearest[1]} in the target. The '
-    f'entropy H of the assignment at alpha_s = {config.sparsity_decay:g} is '
-    f'above m = {config.sparsity_threshold:g}, where the sparse loss is '
-    f'active, at {active[0]:.1%} of the source positions and {active[1]:.1%} '
-    f'of the target ones; its mean is {entropies[0].mean():.2f} and '
+    'Squared distances of local features to their two nearest patterns. To '
+    f'the nearest it is {nearest[0]} in the source, {nearest[1]} in the '
+    'target. The entropy H of the assignment at alpha_s = '
+    f'{config.sparsity_decay:g} is above m = {config.sparsity_threshold:g}, '
+    f'where the sparse loss is active, at {active[0]:.1%} of the source '
+    f'positions and {active[1]:.1%} of the target ones; its mean is '
+    f'{entropies[0].mean():.2f} and '
     f'{entropies[1].mean():.2f} nats, of at most ln K = '
     f'{math.log(config.num_patterns):.2f}.'
   )

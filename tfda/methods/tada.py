@@ -180,8 +180,14 @@ class Method(adaptation.AdaptationModel):
   def _features_and_attention(self, images, training, domain):
     domain = self.statistics_of(domain)
     feature_map = self.backbone.feature_map(images, training, domain)
-    logits = None if self.regions is None else self.regions(feature_map)
-    return self._attend(feature_map, logits)
+    if self.regions is None:
+      return self._attend(feature_map, None)
+    logits = self.regions(feature_map)
+    # For those who train on these features too.
+    constant = not self.config.attention_gradient
+    return self._attend(
+      feature_map, tf.stop_gradient(logits) if constant else logits
+    )
 
   def _attend(self, feature_map, region_logits):
     """(G_b(h) [B, D], w [B, H, W]); w is None without local attention."""
