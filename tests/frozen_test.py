@@ -77,6 +77,53 @@ def test_cut_behind_statistics_of_each_domain_is_refused():
     backbone.cut_at('pool1')
 
 
+@pytest.mark.parametrize(
+  'name, layer, count',
+  [
+    ('four_conv', 'conv1', 2),
+    ('mobilenet', 'conv_pw_11_relu', 4),
+    ('resnet18', 'v2_stack_2_block2_out', 5),
+    ('vgg16', 'block4_pool', 3),
+  ],
+)
+def test_maps_of_layers_behind_the_cut(name, layer, count):
+  backbone = harness.calibrated(name)
+  backbone.freeze_until(layer)
+  domains = ['target']
+  if name == 'mobilenet':
+    backbone.separate_batch_norm()
+    domains.append('source')
+    backbone(_images(3), training=True, domain='source')
+  images, layers = tf.constant(_images(3)), backbone.alignable_layers
+  assert len(layers) == count  # None of the frozen part.
+  front = backbone.network.layers[1].name
+  before = {
+    domain: backbone.feature_maps(images, [front, *layers], domain=domain)
+    for domain in domains
+  }
+  backbone.cut_at(layer)
+  stored = backbone.prefix(images)
+  # Made in a trace, as in training.
+  traced = tf.function(backbone.feature_maps, autograph=False)
+  for domain in domains:
+    for inputs in (stored, images):
+      maps = traced(inputs, layers, domain=domain)
+      for ours, expected in zip(maps, before[domain][1:]):
+        assert np.std(expected, axis=0).mean() > 1e-6
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+  # What lies in the stored part is to be had of images alone.
+  maps = backbone.feature_maps(images, [front])
+  np.testing.assert_array_equal(maps[0], before['target'][0])
+  for name in (front, layer):
+    with pytest.raises(errors.UsageError) as refused:
+      backbone.feature_maps(stored, [*layers, name])
+    assert str(refused.value) == (
+      f'{name}: {backbone.name} has it in the part up to '
+      f'--freeze_until={layer}, whose outputs alone --cache_features stores; '
+      'name layers behind it'
+    )
+
+
 def _domain(name='d', count=5, size=36):
   domain = harness.toy_domain('source', 'train', count)
   return type(domain)(

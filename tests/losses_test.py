@@ -440,3 +440,265 @@ def test_gradient_synchronization_checks_ranks():
   ):
     with pytest.raises(ValueError, match='rank'):
       losses.gradient_synchronization(*bad, [0, 0, 1])
+
+
+# attention_map
+
+# Two positions, of energies 3 and 4: the map is [0.6, 0.8].
+_SEEN = np.array([[[[1.0, 1.0, 1.0], [2.0, 0.0, 0.0]]]])
+_ELSEWHERE = np.array([[[[5.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]])
+
+
+def _maps(*shape, seed=0):
+  return np.random.default_rng(seed).normal(0.0, 2.0, shape)
+
+
+def _attention(features):
+  """Eq. 4 and the quotients of Eq. 5, position by position."""
+  batch, height, width, channels = features.shape
+  maps = np.zeros([batch, height * width])
+  for i, row, column, c in np.ndindex(batch, height, width, channels):
+    maps[i, row * width + column] += abs(features[i, row, column, c]) ** 2
+  return maps / np.sqrt((maps**2).sum(axis=1, keepdims=True))
+
+
+def test_attention_map_example():
+  attention = losses.attention_map(_SEEN)
+  np.testing.assert_allclose(attention, [[0.6, 0.8]], rtol=1e-12)
+  np.testing.assert_allclose(
+    losses.attention_map(_ELSEWHERE), [[1.0, 0.0]], rtol=1e-12
+  )
+
+
+def test_attention_map_against_loops():
+  features, weights = _maps(3, 4, 2, 5), _logits(3, 8, seed=1)
+  value = losses.attention_map(features).numpy()
+  np.testing.assert_allclose(value, _attention(features), rtol=1e-12)
+  np.testing.assert_allclose((value**2).sum(axis=1), np.ones(3), rtol=1e-12)
+  # The sign and the scale of an image's features change nothing.
+  scales = np.array([-1.0, 1e-9, 1e3]).reshape(3, 1, 1, 1)
+  np.testing.assert_allclose(
+    losses.attention_map(scales * features), value, rtol=1e-12
+  )
+  _, (gradient,) = _gradients(
+    lambda x: tf.reduce_sum(weights * losses.attention_map(x)), features
+  )
+  expected = _finite_differences(
+    lambda x: (weights * _attention(x)).sum(), features
+  )
+  np.testing.assert_allclose(gradient, expected, atol=1e-8)
+
+
+def test_attention_map_of_features_that_are_all_zero():
+  features = np.concatenate([np.zeros([1, 1, 2, 3]), _SEEN])
+  value, (gradient,) = _gradients(
+    lambda x: tf.reduce_sum(losses.attention_map(x)[:, 0]), features
+  )
+  np.testing.assert_allclose(value, 0.6)
+  np.testing.assert_array_equal(gradient[0], np.zeros([1, 2, 3]))
+  assert np.isfinite(gradient).all() and np.abs(gradient[1]).max() > 0
+
+
+def test_attention_of_a_trace_with_unknown_shapes():
+  spec = tf.TensorSpec([None, None, None, 3], tf.float64)
+  traced = tf.function(losses.attention_map, input_signature=[spec])
+  for features in (_SEEN, _maps(2, 3, 4, 3)):
+    np.testing.assert_allclose(
+      traced(features), _attention(features), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize('dtype', [tf.float16, tf.bfloat16])
+def test_attention_of_half_precision_is_summed_in_float32(dtype):
+  # 300^2 is above the largest float16, 65504.
+  features = tf.cast(300.0 * _SEEN, dtype)
+  attention = losses.attention_map(features)
+  assert attention.dtype == tf.float32
+  np.testing.assert_allclose(attention, [[0.6, 0.8]], rtol=1e-6)
+  distance = losses.attention_distance(features, tf.cast(_ELSEWHERE, dtype))
+  assert distance.dtype == tf.float32
+  np.testing.assert_allclose(distance, math.sqrt(0.8), rtol=1e-6)
+
+
+def test_attention_map_checks_ranks():
+  for features in (tf.zeros([2, 3, 4]), tf.zeros([2, 3, 4, 5, 6])):
+    with pytest.raises(ValueError, match='rank'):
+      losses.attention_map(features)
+
+
+# attention_distance
+
+
+def test_attention_distance_example():
+  # (0.6 - 1)^2 + 0.8^2 = 0.8
+  distance = losses.attention_distance(_SEEN, _ELSEWHERE)
+  np.testing.assert_allclose(distance, math.sqrt(0.8), rtol=1e-9)
+  np.testing.assert_allclose(distance, 0.8944, atol=5e-5)
+  distance = losses.attention_distance(
+    np.concatenate([_SEEN, _SEEN]), np.concatenate([_ELSEWHERE, _SEEN])
+  )
+  np.testing.assert_allclose(distance, 0.4472, atol=5e-5)
+
+
+def test_attention_distance_against_loops():
+  # Networks of other widths look at places too.
+  reference, features = _maps(4, 3, 2, 5), _maps(4, 3, 2, 6, seed=1)
+
+  def by_hand(features):
+    pairs = zip(_attention(reference), _attention(features))
+    return np.mean([np.sqrt(((a - b) ** 2).sum()) for a, b in pairs])
+
+  value, (gradient,) = _gradients(
+    lambda x: losses.attention_distance(reference, x), features
+  )
+  np.testing.assert_allclose(value, by_hand(features), rtol=1e-10)
+  np.testing.assert_allclose(
+    gradient, _finite_differences(by_hand, features), atol=1e-8
+  )
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+def test_attention_distance_of_equal_networks_has_a_finite_gradient(dtype):
+  zero = np.zeros([1, 4, 4, 8])
+  features = np.concatenate([_maps(3, 4, 4, 8), zero]).astype(dtype)
+  value, (gradient,) = _gradients(
+    lambda x: losses.attention_distance(features, x), features
+  )
+  np.testing.assert_allclose(value, 1e-6, rtol=1e-5)  # sqrt(0 + 1e-12)
+  np.testing.assert_array_equal(gradient, np.zeros_like(features))
+
+
+def test_attention_distance_from_a_network_that_sees_nothing():
+  dark, seen = np.zeros_like(_SEEN), _SEEN
+  for reference, features in ((dark, seen), (seen, dark)):
+    value, (gradient,) = _gradients(
+      lambda x, r=reference: losses.attention_distance(r, x), features
+    )
+    np.testing.assert_allclose(value, 1.0, rtol=1e-9)
+    assert np.isfinite(gradient).all()
+
+
+def test_attention_distance_trains_one_network_alone():
+  reference, features = (tf.constant(_maps(2, 3, 3, 4, seed=i)) for i in (0, 1))
+  with tf.GradientTape() as tape:
+    tape.watch([reference, features])
+    distance = losses.attention_distance(reference, features)
+  to_reference, to_features = tape.gradient(distance, [reference, features])
+  assert to_reference is None and np.abs(to_features).max() > 0
+
+
+def test_attention_distance_checks_shapes():
+  features = tf.zeros([2, 3, 4, 5])
+  for bad in (
+    tf.zeros([2, 3, 4]),
+    tf.zeros([1, 3, 4, 5]),
+    tf.zeros([2, 4, 3, 5]),
+  ):
+    with pytest.raises(ValueError):
+      losses.attention_distance(bad, features)
+    with pytest.raises(ValueError):
+      losses.attention_distance(features, bad)
+
+
+# expectation_maximization
+
+
+def test_expectation_maximization_example():
+  loss = losses.expectation_maximization(
+    [[0.95, 0.05], [0.6, 0.4]], [[LN3, 0.0], [LN3, 0.0]]
+  )
+  kept = 0.95 * math.log(4 / 3) + 0.05 * math.log(4)
+  np.testing.assert_allclose(loss, kept / 2, rtol=1e-6)
+  np.testing.assert_allclose(kept, 0.3426, atol=5e-5)
+  np.testing.assert_allclose(loss, 0.1713, atol=5e-5)
+
+
+def test_expectation_maximization_against_loops():
+  posterior, logits = _softmax(_logits(8, 4)), _logits(8, 4, seed=1)
+  threshold = float(np.sort(posterior.max(axis=1))[3])
+
+  def by_hand(logits):
+    total, kept = 0.0, 0
+    for p_post, p in zip(posterior, _softmax(logits)):
+      if p_post.max() >= threshold:
+        total, kept = total - (p_post * np.log(p)).sum(), kept + 1  # Eq. 11
+    assert kept == 5  # The likeliest class of the fourth is the threshold.
+    return total / len(logits)
+
+  value, (gradient,) = _gradients(
+    lambda x: losses.expectation_maximization(posterior, x, threshold), logits
+  )
+  np.testing.assert_allclose(value, by_hand(logits), rtol=1e-10)
+  np.testing.assert_allclose(
+    gradient, _finite_differences(by_hand, logits), atol=1e-8
+  )
+  dropped = posterior.max(axis=1) < threshold
+  np.testing.assert_array_equal(gradient[dropped], np.zeros([3, 4]))
+
+
+def test_expectation_maximization_with_certain_posteriors_is_the_label_loss():
+  labels, logits = np.array([2, 0, 1]), _logits(3, 3)
+  for threshold in (0.95, 1.0):
+    loss = losses.expectation_maximization(np.eye(3)[labels], logits, threshold)
+    np.testing.assert_allclose(
+      loss, losses.label_loss(labels, logits), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+  'likeliest, threshold, kept',
+  [
+    (0.95, 0.95, True),
+    (np.nextafter(np.float32(0.95), np.float32(0)), 0.95, False),
+    (1.0, 1.0, True),
+    (1.0, 1.01, False),
+    (0.5, 0.0, True),
+  ],
+)
+def test_expectation_maximization_at_the_threshold(likeliest, threshold, kept):
+  posterior = np.float32([[likeliest, 1 - likeliest]])
+  value, (gradient,) = _gradients(
+    lambda x: losses.expectation_maximization(posterior, x, threshold),
+    np.zeros([1, 2], np.float32),
+  )
+  # Of equal logits the cross-entropy is ln 2 with any posterior.
+  np.testing.assert_allclose(value, LN2 if kept else 0.0, rtol=1e-6)
+  expected = 0.5 - posterior if kept else np.zeros([1, 2])
+  np.testing.assert_allclose(gradient, expected, atol=1e-7)
+
+
+def test_expectation_maximization_trains_one_network_alone():
+  posterior, logits = tf.constant([[0.96, 0.04]]), tf.constant([[0.3, 0.1]])
+  with tf.GradientTape() as tape:
+    tape.watch([posterior, logits])
+    loss = losses.expectation_maximization(posterior, logits)
+  to_posterior, to_logits = tape.gradient(loss, [posterior, logits])
+  assert to_posterior is None and np.abs(to_logits).min() > 0
+
+
+def test_expectation_maximization_at_extreme_logits():
+  posterior = np.array([[1.0, 0.0], [1.0, 0.0], [0.5, 0.5]])
+  logits = np.array([[1e4, -1e4], [-1e4, 1e4], [-1e4, 1e4]])
+  value, (gradient,) = _gradients(
+    lambda x: losses.expectation_maximization(posterior, x), logits
+  )
+  np.testing.assert_allclose(value, 2e4 / 3)
+  expected = [[0.0, 0.0], [-1.0 / 3, 1.0 / 3], [0.0, 0.0]]
+  np.testing.assert_allclose(gradient, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize('dtype', [tf.float16, tf.bfloat16])
+def test_expectation_maximization_of_half_precision_is_in_float32(dtype):
+  posterior = tf.constant([[1.0, 0.0], [0.5, 0.5]], dtype)
+  loss = losses.expectation_maximization(posterior, tf.zeros([2, 2], dtype))
+  assert loss.dtype == tf.float32
+  np.testing.assert_allclose(loss, LN2 / 2, rtol=1e-6)
+
+
+def test_expectation_maximization_checks_shapes():
+  logits = tf.zeros([4, 3])
+  with pytest.raises(ValueError, match='rank'):
+    losses.expectation_maximization(tf.zeros([4]), tf.zeros([4]))
+  for posterior in (tf.zeros([4]), tf.zeros([1, 3]), tf.zeros([4, 1])):
+    with pytest.raises(ValueError):
+      losses.expectation_maximization(posterior, logits)

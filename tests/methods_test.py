@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+import tfda
 from tests import harness
-from tfda import adaptation, backbones, errors, experiment, methods
+from tfda import adaptation, backbones, errors, experiment, losses, methods
 from tfda.layers import discriminators, perceptron, statistics
 
 
@@ -71,7 +73,8 @@ def test_unknown_method_lists_all():
 def test_backbone_names():
   published = {'dann_mnist', 'dann_svhn', 'dann_gtsrb'}
   resnets = {f'resnet{depth}' for depth in (18, 34, 50, 101)}
-  assert published | resnets | {'mobilenet'} <= set(backbones.names())
+  others = {'four_conv', 'mobilenet', 'vgg16'}
+  assert published | resnets | others <= set(backbones.names())
 
 
 def test_unknown_backbone_suggests_the_near_one():
@@ -192,6 +195,70 @@ def test_dann_mnist_against_numpy():
   )
 
 
+def _halve(x, kernel, bias):
+  """A 4x4 convolution with stride 2, ReLU, in numpy; a row around is padded."""
+  x = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+  windows = np.lib.stride_tricks.sliding_window_view(x, (4, 4), axis=(1, 2))
+  y = np.einsum('bhwcij,ijco->bhwo', windows[:, ::2, ::2], kernel)
+  return np.maximum(y + bias, 0.0)
+
+
+def test_four_conv_against_numpy():
+  settings = experiment.Experiment(method='source_only', backbone='four_conv')
+  model = experiment.build(settings, methods.load('source_only').Config(), 10)
+  backbone = model.backbone
+  assert backbone.image_size == 32 and backbone.measures_mean
+  # 4 * 4 * 3 * 64 + 64, 4 * 4 * 64 * 128 + 128, 4 * 4 * 128 * 256 + 256
+  assert _parameters(backbone) == 3136 + 131200 + 524544
+  backbone.normalise.mean.assign([10.0, 20.0, 30.0])
+  random = np.random.default_rng(3)
+  weights = [random.normal(0, 0.1, w.shape) for w in backbone.network.weights]
+  backbone.network.set_weights(weights)
+  images = _images(2, 32)
+  x = (images - np.array([10.0, 20.0, 30.0])) / 255.0
+  expected = []
+  for kernel, bias in zip(weights[::2], weights[1::2]):
+    expected.append(x := _halve(x, kernel, bias))
+  assert [x.shape[1:] for x in expected] == [
+    (16, 16, 64), (8, 8, 128), (4, 4, 256)
+  ]  # fmt: skip
+  maps = backbone.feature_maps(images, ['conv1', 'conv2', 'conv3'])
+  for ours, by_hand in zip(
+    [*maps, backbone.feature_map(images)], [*expected, x]
+  ):
+    np.testing.assert_allclose(ours, by_hand, rtol=1e-4, atol=1e-4)
+  # The fourth: 4x4 without padding, of the weights of the dense classifier.
+  kernel, bias = model.classifier.weights
+  assert _parameters(model.classifier) == 4 * 4 * 256 * 10 + 10
+  bias.assign(random.normal(size=10))
+  fourth = tf.nn.conv2d(
+    maps[-1], tf.reshape(kernel, [4, 4, 256, 10]), 1, 'VALID'
+  )
+  np.testing.assert_allclose(
+    model(images), fourth[:, 0, 0] + bias, rtol=1e-4, atol=1e-4
+  )
+
+
+def test_four_conv_takes_digits_of_any_size(tmp_path):
+  run = experiment.train(
+    experiment.Experiment(
+      method='dann',
+      source='optdigits',  # 8x8
+      target='optdigits_m',
+      backbone='four_conv',
+      steps=2,
+      batch_size=4,
+      run_dir=str(tmp_path / 'run'),
+    )
+  )
+  path = str(tmp_path / 'digit.png')
+  Image.fromarray(_images(1, 28)[0]).save(path)
+  classifier = tfda.load(run)
+  assert classifier.image_size == 32
+  (probabilities,) = classifier.predict([path]).probabilities
+  np.testing.assert_allclose(probabilities.sum(), 1.0, rtol=1e-5)
+
+
 def test_dann_mnist_model_parameters():
   settings = experiment.Experiment(method='dann')
   model = experiment.build(settings, methods.load('dann').Config(), 10)
@@ -294,6 +361,155 @@ def test_resnet():
   # in the last layer.
   assert _parameters(backbone) == 11689512 - 513000
   assert not backbone.measures_mean
+
+
+# Maps of several layers.
+
+
+@pytest.mark.parametrize(
+  'name, count, first, last',
+  [
+    ('four_conv', 3, 'conv1', 'conv3'),
+    ('dann_svhn', 2, 'conv2', 'conv3'),
+    ('vgg16', 12, 'block1_conv2', 'block5_conv3'),
+    ('mobilenet', 26, 'conv_dw_1', 'conv_pw_13'),
+    # Two in each of 2 + 2 + 2 + 2 blocks, and 3 past a block.
+    ('resnet18', 19, 'v2_stack_0_block1_1_conv', 'v2_stack_3_block2_2_conv'),
+    # Three in each of 3 + 4 + 6 + 3 blocks, and 4 past a block.
+    pytest.param(
+      *('resnet50', 52),
+      *('v2_stack_0_block1_1_conv', 'v2_stack_3_block3_3_conv'),
+      marks=pytest.mark.slow,
+    ),
+  ],
+)
+def test_alignable_layers_are_the_convolutions(name, count, first, last):
+  backbone = backbones.load(name, requested_size=32)
+  layers = backbone.alignable_layers
+  assert len(set(layers)) == len(layers) == count
+  assert (layers[0], layers[-1]) == (first, last)
+  for layer in layers:
+    kernel = backbone.network.get_layer(layer).weights[0]
+    assert kernel.shape.rank == 4
+
+
+def test_frozen_layers_are_not_alignable():
+  backbone = backbones.load('vgg16', requested_size=32)
+  backbone.freeze_until('block4_pool')
+  expected = [f'block5_conv{i}' for i in (1, 2, 3)]
+  assert backbone.alignable_layers == expected
+
+
+def _outputs(backbone, images):
+  """{name: output} of every layer of the network, called one by one."""
+  network = backbone.network
+  values = {id(network.input): backbone.normalise(images)}
+  for layer in network.layers[1:]:
+    before = [values[id(x)] for x in tf.nest.flatten(layer.input)]
+    before = before if len(before) > 1 else before[0]
+    # VGG16's first is a slice, which it has of its caller.
+    is_slice = 'getitem' in layer.name
+    values[id(layer.output)] = before[..., ::-1] if is_slice else layer(before)
+  return {x.name: values[id(x.output)] for x in network.layers}
+
+
+@pytest.mark.parametrize(
+  'name', ['four_conv', 'mobilenet', 'resnet18', 'vgg16']
+)
+def test_feature_maps_are_those_of_the_layers_one_by_one(name):
+  backbone = harness.calibrated(name)
+  images = tf.constant(_images(2, 32))
+  expected = {k: v.numpy() for k, v in _outputs(backbone, images).items()}
+  # In any order, and twice.
+  last = backbone.network.layers[-1].name
+  layers = [last, *backbone.alignable_layers, backbone.alignable_layers[0]]
+  maps = backbone.feature_maps(images, layers)
+  assert len(maps) == len(layers)
+  for layer, ours in zip(layers, maps):
+    assert ours.shape.rank == 4 and np.std(ours, axis=0).mean() > 1e-6
+    np.testing.assert_allclose(
+      ours, expected[layer], rtol=1e-4, atol=1e-5, err_msg=layer
+    )
+  np.testing.assert_allclose(
+    maps[0], backbone.feature_map(images), rtol=1e-4, atol=1e-5
+  )
+
+
+def test_feature_maps_leave_the_model_as_it_was(tmp_path):
+  """No weights of their own, nothing more in a checkpoint, one pass."""
+  backbone = backbones.load('dann_mnist_domain_norm', 'none', 8)
+  images, layers = _images(4, 8), ('conv2', 'batch_norm2', 'pool2')
+  checkpoint = tf.train.Checkpoint(backbone=backbone)
+  path = checkpoint.write(str(tmp_path / 'before'))
+  weights = [w.name for w in backbone.weights]
+  maps = {
+    domain: backbone.feature_maps(images, layers, training=True, domain=domain)
+    for domain in ('source', 'target')
+  }
+  norms = [
+    network.get_layer('batch_norm2')
+    for network in (backbone.source_network, backbone.network)
+  ]
+  mean = np.mean(maps['source'][0], axis=(0, 1, 2))
+  for norm in norms:
+    # Once: of 0.9 and 0.1.
+    np.testing.assert_allclose(
+      norm.moving_mean, 0.1 * mean, rtol=1e-3, atol=1e-6
+    )
+  np.testing.assert_allclose(
+    np.mean(maps['source'][1], axis=(0, 1, 2)), np.zeros(48), atol=1e-4
+  )
+  assert [w.name for w in backbone.weights] == weights
+  checkpoint.read(path).assert_consumed()
+  np.testing.assert_array_equal(norms[0].moving_mean, np.zeros(48))
+
+
+def test_feature_maps_are_of_the_domain_s_statistics():
+  backbone = backbones.load('dann_mnist_domain_norm', 'none', 8)
+  images = _images(4, 8)
+  backbone(images, training=True, domain='source')
+  both = []
+  for domain in ('source', 'target'):
+    normed, last = backbone.feature_maps(
+      images, ['batch_norm1', 'pool2'], domain=domain
+    )
+    expected = backbone.feature_map(images, domain=domain)
+    np.testing.assert_allclose(last, expected, rtol=1e-5, atol=1e-6)
+    both.append(normed)
+  assert np.abs(both[0] - both[1]).max() > 1e-3
+
+
+def test_feature_maps_of_replicas_and_their_gradient():
+  """In a trace of two replicas, as in training."""
+  strategy = tf.distribute.MirroredStrategy(
+    ['CPU:0', 'CPU:1'], tf.distribute.ReductionToOneDevice()
+  )
+  with strategy.scope():
+    backbone = backbones.load('four_conv', 'none', 8)
+  images, layers = tf.constant(_images(2, 8)), backbone.alignable_layers
+
+  def distance():
+    with tf.GradientTape() as tape:
+      maps = backbone.feature_maps(images, layers, training=True)
+      total = tf.add_n([losses.attention_distance(x, x) for x in maps])
+    return maps, tape.gradient(total, backbone.trainable_variables)
+
+  maps, gradients = strategy.run(tf.function(distance, autograph=False))
+  expected = backbone.feature_maps(images, layers)
+  for ours, alone in zip(maps, expected):
+    for replica in strategy.experimental_local_results(ours):
+      np.testing.assert_allclose(replica, alone, rtol=1e-5, atol=1e-6)
+  assert len(gradients) == 6
+  for gradient in gradients:  # Of equal maps: none, and it is a number.
+    for replica in strategy.experimental_local_results(gradient):
+      np.testing.assert_array_equal(replica, np.zeros(replica.shape))
+
+
+def test_feature_maps_name_the_near_layer():
+  backbone = backbones.load('four_conv', 'none', 8)
+  message = _refused(backbone.feature_maps, _images(1, 8), ['conv1', 'conv_2'])
+  assert message.startswith('conv_2: no such layer in four_conv; did you mean')
+  assert 'conv2' in message
 
 
 @pytest.mark.parametrize('name', ['mobilenet', 'resnet18'])

@@ -4,6 +4,7 @@
 below; everything else asks the Backbone.
 """
 
+import functools
 import inspect
 import os
 
@@ -27,6 +28,7 @@ class Backbone(tf.keras.layers.Layer):
       paper puts on top of this network.
     discriminator_units: the same for the domain discriminator.
     measures_mean: whether the input's mean is measured on the training images.
+    aligns_first: whether `alignable_layers` has the first convolution.
     network: the Keras functional model, preprocessed images -> feature map.
     source_network: the same with the source's batch statistics, after
       `separate_batch_norm`; else `network` itself.
@@ -44,6 +46,7 @@ class Backbone(tf.keras.layers.Layer):
     label_units=(),
     discriminator_units=(1024, 1024),
     measures_mean=False,
+    aligns_first=False,
   ):
     super().__init__(name=network.name)
     self.network = self.source_network = network
@@ -52,8 +55,11 @@ class Backbone(tf.keras.layers.Layer):
     self.label_units = label_units
     self.discriminator_units = discriminator_units
     self.measures_mean = measures_mean
+    self.aligns_first = aligns_first
     self.image_size = network.input_shape[1]
     self.cut_layer = self.prefix = self.suffix = self.source_suffix = None
+    # Not a dict, of which Keras would have every checkpoint hold the models.
+    self._network_to = functools.lru_cache(maxsize=None)(self._make_network_to)
     self.built = True
 
   @property
@@ -81,6 +87,72 @@ class Backbone(tf.keras.layers.Layer):
       return suffix(images, training=training)
     network = self.source_network if domain == 'source' else self.network
     return network(self.normalise(images), training=training)
+
+  @property
+  def alignable_layers(self):
+    """Names of the convolutions whose attention a method may align, in order.
+
+    All but the first, of the digit net all, as in Kang et al. 2018, Section
+    4.2; less those that are frozen, which no method can change.
+    """
+    kinds = tf.keras.layers.Conv2D, tf.keras.layers.DepthwiseConv2D
+    convolutions = [x for x in self.network.layers if isinstance(x, kinds)]
+    candidates = convolutions[0 if self.aligns_first else 1 :]
+    return [layer.name for layer in candidates if layer.trainable]
+
+  def feature_maps(self, images, layers, training=False, domain='target'):
+    """[B, S, S, 3] in 0..255 -> a list of [B, H, W, D], one a layer.
+
+    In one pass, which ends at the last of them; the layer of `feature_map` is
+    `network.layers[-1].name`. After `cut_at` also from what the prefix makes of
+    the images.
+
+    Args:
+      images: a batch of one domain.
+      layers: names of layers of the network.
+      training: whether batch normalisation uses the batch's statistics.
+      domain: 'source' or 'target', for backbones with statistics of each.
+
+    Raises:
+      UsageError: there is no such layer, or it is one of the prefix, from whose
+        outputs its map cannot be had.
+    """
+    stored = self.is_stored(images)
+    network = self._network_to(
+      tuple(layers), domain, self.cut_layer if stored else None
+    )
+    inputs = images if stored else self.normalise(images)
+    maps = network(inputs, training=training)
+    return [maps[name] for name in layers]
+
+  def _make_network_to(self, names, domain, cut_layer):
+    """The network from a cut, or from images, to {name: map}."""
+    network = self.source_network if domain == 'source' else self.network
+    layers = {layer.name: layer for layer in network.layers}
+    for name in names:
+      if name not in layers:
+        raise errors.UsageError(
+          f'{name}: no such layer in {network.name}; '
+          f'{errors.near(name, layers)}'
+        )
+
+    def output(layer):
+      # A layer of both networks was one of `network` first.
+      shared = network is not self.network and layer in self.network.layers
+      return layer.get_output_at(int(shared))
+
+    inputs = network.input
+    if cut_layer:
+      inputs = output(layers[cut_layer])
+      of_prefix = self._layers_until(cut_layer, network)
+      for name in names:
+        if layers[name] in of_prefix:
+          raise errors.UsageError(
+            f'{name}: {network.name} has it in the part up to '
+            f'--freeze_until={cut_layer}, whose outputs alone '
+            '--cache_features stores; name layers behind it'
+          )
+    return tf.keras.Model(inputs, {n: output(layers[n]) for n in names})
 
   def is_stored(self, images):
     """Whether these are outputs of the prefix, not images."""
@@ -289,6 +361,27 @@ def dann_gtsrb(image_size=40):
   )
 
 
+def four_conv(image_size=32):
+  """Kang et al. 2018, Section 4.2: four convolutions, the last classifies.
+
+  Their widths are not given; here 64-128-256 filters of 4x4 with a stride of 2,
+  for which 32x32 is padded alike on all sides. The fourth, 4x4 without padding,
+  is a matrix on the flattened 4x4 map: the model's dense classifier.
+  """
+  inputs = x = tf.keras.layers.Input([image_size, image_size, 3])
+  for i, filters in enumerate([64, 128, 256], start=1):
+    x = convolution.Conv2D(
+      filters, 4, 2, padding='same', activation='relu', name=f'conv{i}'
+    )(x)
+  return Backbone(
+    tf.keras.Model(inputs, x, name='four_conv'),
+    preprocessing.Normalise(),
+    pooling='flatten',
+    measures_mean=True,
+    aligns_first=True,
+  )
+
+
 def mobilenet(image_size=224):
   """MobileNet v1 1.0 (tf.keras.applications), any size from 32."""
   return _mobilenet('conv_pw_13_relu', image_size)
@@ -413,6 +506,7 @@ _BACKBONES = {
     dann_mnist_domain_norm,
     dann_svhn,
     dann_gtsrb,
+    four_conv,
     mobilenet,
     mobilenet_conv_pw_11,
     vgg16,

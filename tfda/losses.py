@@ -109,6 +109,90 @@ def attentive_entropy(class_logits, domain_logits):
   return tf.reduce_mean(attention * entropy(class_logits))
 
 
+def attention_map(features):
+  """Where a network looks: the energy of the features at every position.
+
+  Kang et al. 2018, Eq. 4: sum_c |F_c|^2 at every position, flattened row by
+  row, divided by its L2 norm as in Eq. 5. For example a map of 1 x 2 positions
+  with the features [1, 1, 1] and [2, 0, 0]: the sums 3 and 4, [0.6, 0.8].
+
+  Args:
+    features: [B, H, W, C], the feature maps of one layer.
+
+  Returns:
+    [B, H W] of norm 1, in [0, 1]; 0 where all features of an image are, and no
+    gradient there.
+  """
+  features = at_least_float32(features)
+  features.shape.assert_has_rank(4)
+  energies = tf.reduce_sum(tf.square(features), axis=-1)
+  positions = tf.reduce_prod(tf.shape(energies)[1:])
+  # Small features are no darker than large ones. The quotient below does not
+  # depend on this scale, so it has no gradient.
+  scale = tf.reduce_max(energies, axis=[1, 2], keepdims=True)
+  energies = tf.math.divide_no_nan(energies, tf.stop_gradient(scale))
+  return tf.math.l2_normalize(
+    tf.reshape(energies, [-1, positions]), axis=-1, epsilon=1e-12
+  )
+
+
+def attention_distance(reference, features):
+  """Mean distance of two networks' attention to pairs of images.
+
+  One of the four pairings of Kang et al. 2018, Eq. 5, at one layer: the L2
+  norm, not squared, of the difference of the attention maps. For example, at
+  1 x 2 positions, reference = [1, 1, 1], [2, 0, 0] and features = [5, 0, 0],
+  [0, 0, 0]: the maps [0.6, 0.8] and [1, 0] are 0.8944 apart; the mean with a
+  pair of equal maps is 0.4472.
+
+  Args:
+    reference: [B, H, W, C], of the fixed network; no gradient reaches it.
+    features: [B, H, W, C'], of the trained network.
+
+  Returns:
+    A scalar in [0, sqrt 2], 1e-6 where all maps are equal: the two networks
+    start equal, where the gradient of a plain norm is not a number.
+  """
+  reference = tf.stop_gradient(reference)
+  features = tf.convert_to_tensor(features)
+  reference.shape[:3].assert_is_compatible_with(features.shape[:3])
+  differences = attention_map(features) - attention_map(reference)
+  squares = tf.reduce_sum(tf.square(differences), axis=-1)
+  return tf.reduce_mean(tf.sqrt(squares + 1e-12))
+
+
+def expectation_maximization(posterior, logits, threshold=0.95):
+  """Cross-entropy of predictions with the posterior of another network.
+
+  Kang et al. 2018, one sum of Eq. 11, as a mean over the whole batch:
+
+    -sum_z p_post(z) log p(z), or 0 where max_z p_post(z) < p_t   (Section 3.3B)
+
+  For example posterior = [0.95, 0.05], [0.6, 0.4] and logits = [ln 3, 0] of
+  both: the second is dropped, 0.95 ln(4/3) + 0.05 ln 4 = 0.3426 is halved,
+  0.1713.
+
+  Args:
+    posterior: [B, C] probabilities, p_post; no gradient reaches them. For
+      translated images, those of the images that they were made of.
+    logits: [B, C], those of p.
+    threshold: p_t. 1 keeps the posteriors that are rounded to 1, anything above
+      keeps none.
+
+  Returns:
+    A scalar.
+  """
+  posterior = tf.stop_gradient(at_least_float32(posterior))
+  logits = at_least_float32(logits)
+  logits.shape.assert_has_rank(2)
+  posterior.shape.assert_is_compatible_with(logits.shape)
+  cross_entropies = -tf.reduce_sum(
+    posterior * tf.nn.log_softmax(logits), axis=-1
+  )
+  kept = tf.reduce_max(posterior, axis=-1) >= threshold
+  return tf.reduce_mean(tf.where(kept, cross_entropies, 0.0))
+
+
 def gradient_synchronization(
   domain_norms,
   group_norms,
@@ -178,3 +262,9 @@ def assignment_sparsity(assignments, threshold=0.02):
   # xlogy has 0 ln 0 = 0, and no gradient there in place of an infinite one.
   entropies = -tf.reduce_sum(tf.math.xlogy(assignments, assignments), axis=-1)
   return tf.reduce_mean(tf.maximum(entropies, threshold))
+
+
+def at_least_float32(x):
+  """The tensor, in float32 where it is of half precision."""
+  x = tf.convert_to_tensor(x)
+  return tf.cast(x, tf.float32) if x.dtype.size < 4 else x

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from tfda import errors
+from tfda import errors, losses
 
 # Local features that patterns are initialised by, as many as NetVLAD's code
 # takes; chosen at random among so many times more.
@@ -40,7 +40,7 @@ def soft_assignment(features, patterns, decay):
   Returns:
     [..., K] in [0, 1], in float32 where the features are of half precision.
   """
-  features = _at_least_float32(features)
+  features = losses.at_least_float32(features)
   patterns = tf.cast(patterns, features.dtype)
   patterns.shape.assert_has_rank(2)
   return _assign(features, patterns, *_centred(features, patterns), decay)
@@ -176,11 +176,6 @@ class NetVLAD(tf.keras.layers.Layer):
       'num_patterns': self.num_patterns,
       'decay': self.decay,
     }
-
-
-def _at_least_float32(x):
-  x = tf.convert_to_tensor(x)
-  return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
 
 
 def _centred(features, patterns):
