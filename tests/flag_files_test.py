@@ -177,32 +177,67 @@ def test_digits_and_signs_run(path, data_dir, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope='module')
-def office_of_31(tmp_path_factory):
-  """Office-31 with one image a class, in its other layout."""
+def one_of_each(tmp_path_factory):
+  """One image a class: Office-31 in its other layout, Office-Home, VisDA."""
   shared = (
     'back_pack bike calculator headphones keyboard laptop_computer monitor '
     'mouse mug projector'
   )
-  root = tmp_path_factory.mktemp('office')
+  root = tmp_path_factory.mktemp('one_of_each')
+
+  def draw(path):
+    path.parent.mkdir(parents=True)
+    Image.fromarray(_numbers(30, 40, 3)).save(path)
+
   for domain in ('amazon', 'webcam'):
     for name in [*shared.split(), *(f'other_{i}' for i in range(21))]:
-      folder = root / 'office31' / domain / name
-      folder.mkdir(parents=True)
-      Image.fromarray(_numbers(30, 40, 3)).save(folder / 'frame_0.jpg')
+      draw(root / 'office31' / domain / name / 'frame_0.jpg')
+  for domain in ('Art', 'Clipart'):
+    for i in range(65):
+      draw(root / 'office_home' / domain / f'Class_{i:02}' / '00001.jpg')
+  for split in ('train', 'validation'):
+    folder = root / 'visda2017' / split
+    listed = [f'class_{i:02}/image.jpg {i}\n' for i in range(12)]
+    for line in listed:
+      draw(folder / line.split()[0])
+    (folder / 'image_list.txt').write_text(''.join(listed))
   return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'path, classes',
+  [
+    ('office31_amazon2webcam/gsda', 31),
+    ('office_home_art2clipart/gsda', 65),
+    ('visda2017_train2validation/gsda', 12),
+    ('office31_amazon2webcam/tada', 31),
+  ],
+)
+def test_rows_of_resnet50_run(
+  path, classes, one_of_each, tmp_path, monkeypatch
+):
+  """At a quarter of the size, with all discriminators at theirs."""
+  small = ['--image_size=64', '--resize=72']
+  results = _run(
+    f'flags/{path}.flags', one_of_each, tmp_path, monkeypatch, *small
+  )
+  assert results['backbone'] == 'resnet50'
+  assert results['images']['target_test'] == classes
+  assert len(results['per_class_accuracy']['target']) == classes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
   'name, left', [('gsda_partial', 10), ('local_feature_patterns_31to25', 25)]
 )
-def test_partial_office_runs(name, left, office_of_31, tmp_path, monkeypatch):
+def test_partial_office_runs(name, left, one_of_each, tmp_path, monkeypatch):
   path = f'flags/office31_amazon2webcam/{name}.flags'
   more = []
   if 'patterns' in name:
     # VGG16 at its size takes minutes for the pictures alone.
     more = ['--image_size=64', '--resize=72', '--steps=5', '--log_every=1']
-  results = _run(path, office_of_31, tmp_path, monkeypatch, *more)
+  results = _run(path, one_of_each, tmp_path, monkeypatch, *more)
   if 'patterns' in name:  # One step, two and two.
     with open(tmp_path / 'run' / 'metrics.csv') as file:
       rows = list(csv.DictReader(file))
