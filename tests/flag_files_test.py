@@ -217,7 +217,7 @@ def one_of_each(tmp_path_factory):
 def test_rows_of_resnet50_run(
   path, classes, one_of_each, tmp_path, monkeypatch
 ):
-  """At a quarter of the size, with all discriminators at theirs."""
+  """On images of 64x64, with all discriminators at their size."""
   small = ['--image_size=64', '--resize=72']
   results = _run(
     f'flags/{path}.flags', one_of_each, tmp_path, monkeypatch, *small
