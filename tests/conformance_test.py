@@ -18,15 +18,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ALL = methods.names()
 
 
-@pytest.fixture(scope='module', autouse=True)
-def graphs_as_traced():
-  """To optimise them costs more than their few steps; real runs test that."""
-  options = tf.config.optimizer.get_experimental_options()
-  changed = {'disable_meta_optimizer': True}
-  tf.config.optimizer.set_experimental_options(changed)
-  yield
-  restored = {'disable_meta_optimizer': False, **options}
-  tf.config.optimizer.set_experimental_options(restored)
+pytestmark = pytest.mark.usefixtures('graphs_as_traced')
 
 
 @functools.cache

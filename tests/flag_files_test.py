@@ -26,13 +26,22 @@ def in_root(monkeypatch):
   monkeypatch.chdir(ROOT)
 
 
+def _loaded(path):
+  """The Experiment of a flag file; the Translation where the name says so."""
+  flags = [f'--flagfile={path}']
+  if os.path.basename(path).startswith('translation'):
+    translation, words = flag_config.parse_translation(flags)
+  else:
+    translation = None
+    experiment, config, _, words = flag_config.parse_experiment(flags)
+    assert isinstance(config, methods.load(experiment.method).Config)
+  assert not words
+  return translation or experiment
+
+
 @pytest.mark.parametrize('path', ALL)
 def test_flag_file_loads_and_says_what_it_is(path):
-  experiment, config, _, words = flag_config.parse_experiment(
-    [f'--flagfile={path}']
-  )
-  assert not words
-  assert isinstance(config, methods.load(experiment.method).Config)
+  experiment = _loaded(path)
   expected = os.path.splitext(os.path.relpath(path, 'flags'))[0]
   assert experiment.run_dir == os.path.join('runs', expected, 'seed0')
   with open(path, encoding='utf-8') as file:
@@ -91,6 +100,34 @@ def test_dann_on_office_is_that_of_the_released_code(pair):
   assert (run.resize, run.image_size) == (256, 224)
   assert run.augmentation == 'crop_flip'
   assert (config.domain_weight, config.discriminator_dropout) == (0.1, 0.5)
+
+
+@pytest.mark.parametrize(
+  'name, blocks, filters, batch',
+  [('translation', 9, 64, 100), ('translation_small', 4, 16, 32)],
+)
+def test_translation_of_digits_does_not_change_them(
+  name, blocks, filters, batch
+):
+  run = _loaded(f'flags/mnist2mnist_m/{name}.flags')
+  assert (run.residual_blocks, run.filters) == (blocks, filters)
+  assert (run.batch_size, run.steps, run.image_size) == (batch, 20_000, 32)
+  assert (run.cycle_weight, run.identity_weight) == (1.0, 0.0)
+  assert (run.augmentation, run.resize) == ('none', None)
+  assert (run.discriminator_layers, run.pool_size) == (3, 50)
+  assert (run.learning_rate, run.momentum, run.decay_from) == (2e-4, 0.5, 0.5)
+
+
+def test_translation_of_office_is_cyclegan_s():
+  run = _loaded('flags/office31_amazon2webcam/translation.flags')
+  # Zhu et al. 2017, Section 4 and 7, and its code.
+  assert (run.residual_blocks, run.filters, run.batch_size) == (9, 64, 1)
+  assert (run.discriminator_layers, run.discriminator_filters) == (5, 64)
+  assert (run.cycle_weight, run.identity_weight) == (10.0, 5.0)
+  assert (run.resize, run.image_size) == (286, 256)
+  assert run.augmentation == 'crop_flip'
+  assert (run.learning_rate, run.momentum, run.decay_from) == (2e-4, 0.5, 0.5)
+  assert run.pool_size == 50
 
 
 def _numbers(*shape, seed=0):

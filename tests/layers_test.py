@@ -379,12 +379,20 @@ def test_domain_discriminator_stable_defaults_and_config():
 # convolution
 
 
-@pytest.mark.parametrize('size', [1, 3, 5])
-@pytest.mark.parametrize('height, width', [(9, 7), (8, 8), (5, 6), (3, 2)])
-def test_convolve_is_conv2d(size, height, width):
+@pytest.mark.parametrize(
+  'padding, size, height, width',
+  [
+    ('SAME', size, *shape)
+    for size in (1, 3, 5)
+    for shape in ((9, 7), (8, 8), (5, 6), (3, 2))
+  ]
+  + [('VALID', size, 9, 8) for size in (1, 3, 4, 7, 8)],
+)
+def test_convolve_is_conv2d(padding, size, height, width):
   images = tf.constant(_normal(4, height, width, 3))
   kernel = tf.constant(0.3 * _normal(size, size, 3, 6, seed=1))
-  upstream = tf.constant(_normal(4, height, width, 6, seed=2))
+  less = size - 1 if padding == 'VALID' else 0
+  upstream = tf.constant(_normal(4, height - less, width - less, 6, seed=2))
 
   def results(function):
     with tf.GradientTape() as tape:
@@ -392,8 +400,8 @@ def test_convolve_is_conv2d(size, height, width):
       y = function(images, kernel)
     return [y, *tape.gradient(y, [images, kernel], upstream)]
 
-  ours = results(convolution.convolve)
-  stock = results(lambda x, k: tf.nn.conv2d(x, k, 1, 'SAME'))
+  ours = results(lambda x, k: convolution.convolve(x, k, padding))
+  stock = results(lambda x, k: tf.nn.conv2d(x, k, 1, padding))
   for mine, theirs in zip(ours, stock):
     assert mine.shape == theirs.shape
     scale = np.abs(theirs).max()
@@ -464,6 +472,7 @@ def test_convolve_second_derivative():
     {'kernel_size': 3, 'padding': 'same'},
     {'kernel_size': 5, 'padding': 'same'},
     {'kernel_size': 3, 'padding': 'valid'},
+    {'kernel_size': 4, 'padding': 'valid'},
     {'kernel_size': 3, 'padding': 'same', 'strides': 2},
     {'kernel_size': 4, 'padding': 'same'},
     {'kernel_size': (3, 5), 'padding': 'same'},
@@ -493,24 +502,24 @@ def test_conv2d_layer_equals_keras(options):
 def test_conv2d_layer_uses_convolve_where_it_applies(monkeypatch):
   used = []
 
-  def convolve(images, kernel):
+  def convolve(images, kernel, padding):
     used.append(kernel.shape[0])
-    return tf.nn.conv2d(images, kernel, 1, 'SAME')
+    return tf.nn.conv2d(images, kernel, 1, padding)
 
   monkeypatch.setattr(convolution, 'convolve', convolve)
   monkeypatch.setattr(tf.config, 'list_logical_devices', lambda kind: [])
   x = _normal(1, 8, 8, 2)
   convolution.Conv2D(2, 3, padding='same')(x)
   convolution.Conv2D(2, 5, padding='same')(x)
-  assert used == [3, 5]
-  convolution.Conv2D(2, 3, padding='valid')(x)
+  convolution.Conv2D(2, 4, padding='valid')(x)
+  assert used == [3, 5, 4]
   convolution.Conv2D(2, 3, 2, padding='same')(x)
   convolution.Conv2D(2, 4, padding='same')(x)
   convolution.Conv2D(2, 3, padding='same', groups=2)(x)
   # On a GPU the stock gradients are the fast ones.
   monkeypatch.setattr(tf.config, 'list_logical_devices', lambda kind: [kind])
   convolution.Conv2D(2, 3, padding='same')(x)
-  assert used == [3, 5]
+  assert used == [3, 5, 4]
 
 
 # preprocessing

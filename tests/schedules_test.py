@@ -34,6 +34,29 @@ def test_adaptation_factor_is_equation_14(gamma):
     np.testing.assert_allclose(factor, published, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+  'progress, expected',
+  [
+    (0.0, 2e-4),  # The docstring's, here and below.
+    (0.5, 2e-4),
+    (0.75, 1e-4),
+    (0.9, 4e-5),
+    (1.0, 0.0),
+  ],
+)
+def test_linearly_decayed_learning_rate(progress, expected):
+  rate = schedules.linearly_decayed_learning_rate(progress)
+  np.testing.assert_allclose(rate, expected, rtol=1e-5)
+
+
+def test_learning_rate_that_decays_from_the_first_step_or_late():
+  def rate(start):
+    return schedules.linearly_decayed_learning_rate(0.8, 1.0, start)
+
+  np.testing.assert_allclose(rate(0.0), 0.2, rtol=1e-5)
+  np.testing.assert_allclose(rate(0.9), 1.0, rtol=1e-5)
+
+
 def test_adaptation_factor_at_extremes():
   assert float(schedules.adaptation_factor(0.7, gamma=0.0)) == 0.0
   assert float(schedules.adaptation_factor(1.0, gamma=1e6)) == 1.0

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tqdm
 
 from tfda import errors
-from tfda.evaluation import evaluate, pictures
+from tfda.evaluation import pictures
 
 _BAR_SECONDS = 1.0  # Between refreshes of the numbers beside the bar.
 _SAMPLES = 16  # Images of each domain in TensorBoard.
@@ -31,7 +31,7 @@ class Trainer(tf.keras.callbacks.Callback):
 
     Args:
       experiment: the Experiment.
-      model: its AdaptationModel, restored to where training begins.
+      model: its TrainingModel, restored to where training begins.
       data: {(side, split): Domain}.
       run: the RunDirectory.
       manager: the CheckpointManager.
@@ -49,7 +49,7 @@ class Trainer(tf.keras.callbacks.Callback):
     self._images = 0  # Read since then.
     self._logged_seconds = float(seconds.numpy())
     self._signal = None
-    self._accuracies = {}
+    self._scores = dict.fromkeys(model.SCORES)
     self._previous_handlers = {}
 
   def __enter__(self):
@@ -124,8 +124,16 @@ class Trainer(tf.keras.callbacks.Callback):
     means = self._adapted.averages.result()
     return {
       **{k: f'{float(v):.3f}' for k, v in means.items() if k != 'total'},
-      **{k: f'{v:.1%}' for k, v in self._accuracies.items()},
+      **{k: f'{v:.1%}' for k, v in self._shown_scores()},
     }
+
+  def _shown_scores(self):
+    """(name, value) of the last evaluation; an accuracy by its side alone."""
+    return [
+      (name.replace('accuracy/', ''), value)
+      for name, value in self._scores.items()
+      if value is not None
+    ]
 
   def _stop_clock(self):
     """Adds the seconds since the clock was started to the run's."""
@@ -140,11 +148,7 @@ class Trainer(tf.keras.callbacks.Callback):
     elapsed = max(seconds - self._logged_seconds, 1e-9)
     steps_per_second = (self._step - self._logged_step) / elapsed
     if evaluates:
-      self._accuracies = {
-        side: evaluate.accuracy(model, self._data[side, 'test'], side)
-        for side in ('source', 'target')
-        if self._data[side, 'test'].labels is not None
-      }
+      self._scores = model.scores(self._data)
     progress = model.progress()
     row = {
       'step': self._step,
@@ -153,10 +157,7 @@ class Trainer(tf.keras.callbacks.Callback):
       'learning_rate': float(self._learning_rate(progress)),
       **{k: float(v) for k, v in model.scheduled(progress).items()},
       **{f'loss/{k}': v for k, v in averages.items()},
-      **{
-        f'accuracy/{side}': self._accuracies.get(side) if evaluates else None
-        for side in ('source', 'target')
-      },
+      **{k: v if evaluates else None for k, v in self._scores.items()},
     }
     self._run.append_metrics(row)
     with self._writer.as_default(self._step):
@@ -173,7 +174,7 @@ class Trainer(tf.keras.callbacks.Callback):
         ' '.join(
           [f'step {self._step}:']
           + [f'{k} {v:.4f}' for k, v in averages.items() if k != 'total']
-          + [f'{k} {v:.2%}' for k, v in self._accuracies.items()]
+          + [f'{k} {v:.2%}' for k, v in self._shown_scores()]
           + [f'{steps_per_second:.1f} steps/s']
         )
       )

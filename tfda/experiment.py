@@ -34,6 +34,8 @@ _ADAPT_EPOCHS = 4
 class Experiment:
   """What is trained on what, how, and where it goes. Checked when made."""
 
+  TOOL = 'train'
+
   method: str = setting('dann', 'method, a module of tfda/methods')
   source: str = setting('mnist_sample', 'labelled domain')
   target: str = setting('mnist_m_sample', 'domain to adapt to')
@@ -328,12 +330,12 @@ def train(experiment, method_config=None):
     return run.path
   if experiment.deterministic:
     tf.config.experimental.enable_op_determinism()
-  strategy = _strategy(experiment)
-  with precision(experiment), strategy.scope():
-    return _train(experiment, config, run, strategy)
+  with precision(experiment), make_strategy(experiment).scope():
+    return _train(experiment, config, run)
 
 
-def _strategy(experiment):
+def make_strategy(experiment):
+  """The tf.distribute strategy of an Experiment or a Translation."""
   if experiment.strategy == 'mirrored':
     devices = [d.name for d in tf.config.list_logical_devices('GPU')]
     if devices:
@@ -346,16 +348,12 @@ def _strategy(experiment):
   return tf.distribute.get_strategy()
 
 
-def _train(experiment, config, run, strategy):
+def _train(experiment, config, run):
   # Of the code that is imported now; a commit may be made while it trains.
   commit = run_directory.commit()
   # The size is known from the network, the number of classes from the data.
   image_size = backbones.image_size(experiment.backbone, experiment.image_size)
-  if experiment.resize and experiment.resize < image_size:
-    raise errors.UsageError(
-      f'--resize={experiment.resize} is below the image size, {image_size}'
-    )
-  data = task.load(experiment, experiment.resize or image_size)
+  data = task.load(experiment, read_size(experiment, image_size))
   source, target = data['source', 'train'], data['target', 'train']
   model = build(experiment, config, len(source.class_names))
   pipeline.check(
@@ -363,7 +361,7 @@ def _train(experiment, config, run, strategy):
     source,
     target,
     experiment.batch_size,
-    strategy.num_replicas_in_sync,
+    tf.distribute.get_strategy().num_replicas_in_sync,
   )
   if model.backbone.measures_mean:
     model.backbone.normalise.measure(source.images, target.images)
@@ -382,25 +380,84 @@ def _train(experiment, config, run, strategy):
     )
   if experiment.cache_features:
     data = _with_stored_features(experiment, model.backbone, data)
+  batches = make_batches(
+    experiment, data, image_size, experiment.class_balanced
+  )
   is_new = not tf.train.latest_checkpoint(run.checkpoints)
   if is_new and hasattr(model, 'adapt'):
-    model.adapt(
-      pipeline.batches(
-        model.STREAMS,
-        data['source', 'train'],
-        data['target', 'train'],
-        experiment.batch_size,
-        experiment.seed,
-        0,
-        _ADAPT_EPOCHS * math.ceil(len(source.images) / experiment.batch_size),
-        image_size=model.backbone.image_size,
-        augmentation=experiment.augmentation,
-        class_balanced=experiment.class_balanced,
-      )
-    )
-  seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+    epoch = math.ceil(len(source.images) / experiment.batch_size)
+    model.adapt(batches(model.STREAMS, 0, _ADAPT_EPOCHS * epoch))
   run.create(experiment, config, source.class_names)
   run.write_skipped(data)
+  measured = run_phases(
+    experiment, model, phases, data, batches, run, experiment.stop_after
+  )
+  run.write_results(
+    experiment,
+    evaluate.evaluate(model, data, run.evaluation),
+    commit=commit,
+    **measured,
+  )
+  return run.path
+
+
+def read_size(experiment, image_size):
+  """Side in pixels to which images are brought before they are cropped.
+
+  Raises:
+    UsageError: --resize is smaller than the crop.
+  """
+  if experiment.resize and experiment.resize < image_size:
+    raise errors.UsageError(
+      f'--resize={experiment.resize} is below the image size, {image_size}'
+    )
+  return experiment.resize or image_size
+
+
+def make_batches(experiment, data, image_size, class_balanced=False):
+  """Returns (streams, first step, last step, replicas=1, ...) -> Dataset.
+
+  As pipeline.batches, whose other arguments are in the settings.
+  """
+
+  def batches(streams, first_step, last_step, replicas=1, replica_range=None):
+    return pipeline.batches(
+      streams,
+      data['source', 'train'],
+      data['target', 'train'],
+      experiment.batch_size,
+      experiment.seed,
+      first_step,
+      last_step,
+      replicas,
+      replica_range,
+      image_size,
+      experiment.augmentation,
+      class_balanced,
+    )
+
+  return batches
+
+
+def run_phases(experiment, model, phases, data, batches, run, stop_after=None):
+  """Trains through all phases, from the run's last checkpoint if it has one.
+
+  Args:
+    experiment: an Experiment or a Translation.
+    model: its TrainingModel, made in the current strategy.
+    phases: what it goes through.
+    data: {(side, split): Domain}.
+    batches: of `make_batches`.
+    run: the RunDirectory, which exists.
+    stop_after: name of the phase to stop after; None for none.
+
+  Returns:
+    {'pictures', 'seconds', 'images_per_second'} for results.json.
+
+  Raises:
+    RunError, Interrupted: see `train`.
+  """
+  seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
   manager = tf.train.CheckpointManager(
     tf.train.Checkpoint(
       model=model,
@@ -421,23 +478,19 @@ def _train(experiment, config, run, strategy):
       end = start + phase.steps
       if int(model.step.numpy()) < end:
         model.begin_phase(phase, start)
-        _fit(experiment, model, data, end, strategy, trainer)
-      if phase.name == experiment.stop_after and end < experiment.steps:
+        _fit(model, batches, end, trainer)
+      if phase.name == stop_after and end < experiment.steps:
         trainer.stop_after(phase)
       start = end
     captions = trainer.write_pictures()
   images = experiment.batch_size * sum(
     phase.steps * len(phase.streams or model.STREAMS) for phase in phases
   )
-  run.write_results(
-    experiment,
-    evaluate.evaluate(model, data, run.evaluation),
-    pictures=captions,
-    commit=commit,
-    seconds=float(seconds.numpy()),
-    images_per_second=images / max(float(seconds.numpy()), 1e-9),
-  )
-  return run.path
+  return {
+    'pictures': captions,
+    'seconds': float(seconds.numpy()),
+    'images_per_second': images / max(float(seconds.numpy()), 1e-9),
+  }
 
 
 def _with_stored_features(experiment, backbone, data):
@@ -460,33 +513,23 @@ def _with_stored_features(experiment, backbone, data):
     return data
 
 
-def _fit(experiment, model, data, last_step, strategy, trainer):
+def _fit(model, batches, last_step, trainer):
   """One phase from the model's step to last_step, in Keras' own loop."""
   first_step = int(model.step.numpy())
+  strategy = tf.distribute.get_strategy()
 
   def dataset(context):
     replicas = context.num_replicas_in_sync
     per_worker = replicas // context.num_input_pipelines
     first = context.input_pipeline_id * per_worker
-    return pipeline.batches(
-      model.streams,
-      data['source', 'train'],
-      data['target', 'train'],
-      experiment.batch_size,
-      experiment.seed,
-      first_step,
-      last_step,
-      replicas,
-      (first, first + per_worker),
-      model.backbone.image_size,
-      experiment.augmentation,
-      experiment.class_balanced,
+    replica_range = first, first + per_worker
+    return batches(
+      model.streams, first_step, last_step, replicas, replica_range
     )
 
-  batches = strategy.distribute_datasets_from_function(dataset)
   try:
     model.fit(
-      batches,
+      strategy.distribute_datasets_from_function(dataset),
       steps_per_epoch=last_step - first_step,
       callbacks=[trainer],
       verbose=0,

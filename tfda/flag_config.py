@@ -6,6 +6,7 @@ Config. A flag file may name others with --flagfile; a later flag wins.
 
 import dataclasses
 import os
+import re
 import sys
 
 from absl import flags
@@ -134,18 +135,44 @@ def parse_experiment(arguments, **more):
     (Experiment, its method's Config, {title: further settings}, other words).
   """
   groups, words = experiment_parser(**more).parse(arguments)
-  experiment = groups['experiment']
+  experiment = with_run_dir(groups['experiment'], arguments)
   methods.load(experiment.method)
-  if not experiment.run_dir:
-    experiment = dataclasses.replace(
-      experiment, run_dir=_default_run_dir(experiment, arguments)
-    )
   config = groups[experiment.method]
   return experiment, config, {title: groups[title] for title in more}, words
 
 
+def parse_translation(arguments):
+  """Parses a command line that describes a translation.
+
+  Args:
+    arguments: the words behind the tool's name.
+
+  Returns:
+    (Translation, other words).
+  """
+  groups, words = translation_parser().parse(arguments)
+  return with_run_dir(groups['translation'], arguments), words
+
+
+def translation_parser():
+  """The Parser of Translation."""
+  from tfda import translation
+
+  return Parser({'translation': ('', translation.Translation)})
+
+
+def with_run_dir(experiment, arguments):
+  """The settings with their run directory, if it is not set.
+
+  runs/<flag file>/seed<N>, from the first flag file of the command line.
+  """
+  if experiment.run_dir:
+    return experiment
+  run_dir = _default_run_dir(experiment, arguments)
+  return dataclasses.replace(experiment, run_dir=run_dir)
+
+
 def _default_run_dir(experiment, arguments):
-  """runs/<flag file>/seed<N>, from the first flag file of the command line."""
   for i, word in enumerate(arguments):
     if word.startswith('--flagfile='):
       path = word.split('=', 1)[1]
@@ -161,24 +188,51 @@ def _default_run_dir(experiment, arguments):
   return experiment.directory()
 
 
-def text(experiment, config):
-  """A flag file that replays the run, to its end: every setting, one a line."""
+def text(experiment, config=None):
+  """A flag file that replays the run, to its end: every setting, one a line.
+
+  Args:
+    experiment: an Experiment, or a Translation.
+    config: the Config of the Experiment's method.
+  """
   run_dir = experiment.directory()
-  experiment = dataclasses.replace(experiment, run_dir=run_dir, stop_after=None)
-  lines = [f'# python -m tools.train --flagfile={run_dir}/flags.txt']
-  for prefix, settings_ in (
-    ('', experiment),
-    (f'{experiment.method}.', config),
-  ):
+  experiment = dataclasses.replace(experiment, run_dir=run_dir)
+  lines = [
+    f'# python -m tools.{experiment.TOOL} --flagfile={run_dir}/flags.txt'
+  ]
+  for prefix, settings_ in _groups(experiment, config):
     for field in dataclasses.fields(settings_):
       value = getattr(settings_, field.name)
-      if value is not None:
+      if value is not None and field.name != 'stop_after':
         lines.append(f'--{prefix}{field.name}={value}')
   return '\n'.join(lines) + '\n'
 
 
-def read(path):
-  """Returns (Experiment, Config) of a run's flags.txt."""
+def _groups(experiment, config):
+  """((prefix, settings), ...) of a run, the method's if it has one."""
+  if config is None:
+    return (('', experiment),)
+  return ('', experiment), (f'{experiment.method}.', config)
+
+
+def read(path, tool='train'):
+  """Returns (Experiment, Config) of a run's flags.txt.
+
+  Args:
+    path: of the file.
+    tool: whose run it should be; with 'translate' (Translation, None) returns.
+
+  Raises:
+    UsageError: it is another tool's.
+  """
+  with open(path, encoding='utf-8', errors='surrogateescape') as file:
+    made = re.match(r'# python -m tools\.(\w+)', file.readline())
+  if made and made.group(1) != tool:
+    raise errors.UsageError(
+      f'{path}: of a run of tools.{made.group(1)}, not of tools.{tool}'
+    )
+  if tool == 'translate':
+    return parse_translation([f'--flagfile={path}'])[0], None
   experiment, config, _, _ = parse_experiment([f'--flagfile={path}'])
   return experiment, config
 
@@ -187,10 +241,9 @@ def differences(before, after):
   """Yields (flag, value before, value after) where two experiments differ.
 
   Args:
-    before, after: (Experiment, Config).
+    before, after: (Experiment, Config), or (Translation, None).
   """
-  prefixes = ('', f'{after[0].method}.')
-  for prefix, old, new in zip(prefixes, before, after):
+  for old, (prefix, new) in zip(before, _groups(*after)):
     if type(old) is not type(new):
       continue  # Another method: --method differs and says so.
     for field in dataclasses.fields(new):

@@ -45,12 +45,12 @@ class RunDirectory:
     """Raises UsageError unless this run may be begun or gone on with.
 
     Args:
-      experiment: what is asked for.
-      config: the method's Config.
+      experiment: what is asked for, an Experiment or a Translation.
+      config: the method's Config; None for a Translation.
       resumable: names of the settings that may differ from the run's.
     """
     if os.path.exists(self.flags):
-      theirs = flag_config.read(self.flags)
+      theirs = flag_config.read(self.flags, experiment.TOOL)
       differing = [
         f'--{name} was {before}, is {after}'
         for name, before, after in flag_config.differences(
@@ -182,7 +182,9 @@ class RunDirectory:
   def _oracle(self):
     """The best evaluation on target labels: an upper bound, never a choice."""
     rows = [
-      row for row in self.read_metrics() if row['accuracy/target'] is not None
+      row
+      for row in self.read_metrics()
+      if row.get('accuracy/target') is not None
     ]
     if not rows:
       return None

@@ -36,3 +36,21 @@ def annealed_learning_rate(progress, initial=0.01, alpha=10.0, beta=0.75):
     A float32 scalar tensor.
   """
   return initial * (1.0 + alpha * tf.cast(progress, tf.float32)) ** -beta
+
+
+def linearly_decayed_learning_rate(progress, initial=2e-4, start=0.5):
+  """The learning rate: constant up to p = start, then linearly to 0 at p = 1.
+
+  CycleGAN (Zhu et al. 2017, Section 4). For example 2e-4 at p = 0 and p = 0.5,
+  1e-4 at p = 0.75.
+
+  Args:
+    progress: scalar in [0, 1].
+    initial: the learning rate at p = 0.
+    start: where it begins to fall, below 1.
+
+  Returns:
+    A float32 scalar tensor.
+  """
+  left = (1.0 - tf.cast(progress, tf.float32)) / (1.0 - start)
+  return initial * tf.minimum(left, 1.0)

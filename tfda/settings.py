@@ -28,6 +28,12 @@ def setting(default, help, choices=None, minimum=None, maximum=None, bare=None):
   )
 
 
+def setting_of(config_class, name, **changed):
+  """Returns the setting of another dataclass, with what is said to change."""
+  (field,) = (f for f in dataclasses.fields(config_class) if f.name == name)
+  return setting(**{'default': field.default, **field.metadata, **changed})
+
+
 def kind(field_type):
   """Returns (type, optional): (int, True) for Optional[int]."""
   arguments = [a for a in typing.get_args(field_type) if a is not type(None)]

@@ -2,7 +2,8 @@
 
 Names of digits are in digits.READERS, of traffic signs in signs.READERS, those
 of image files (`folder:PATH`) in folders.LISTERS; `tfds:NAME/SPLIT` is read by
-`prepared`. Adding a domain is a reader there and its line in that table.
+`prepared`, `translated:PATH` by `translated`. Adding a domain is a reader there
+and its line in that table.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from tfda.data import (
   prepared,
   signs,
   storage,
+  translated,
 )
 
 SPLITS = files.SPLITS
@@ -116,8 +118,16 @@ def load(name, split, image_size, data_dir=None, reading=None):
       argument, data_dir, image_size, reading
     )
     return Domain(name, split, pixels, labels, class_names, True, skipped)
+  if name.startswith(translated.PREFIX):
+    path = name[len(translated.PREFIX) :]
+    return Domain(
+      name, split, *translated.read(path, split, image_size, reading)
+    )
   if name not in _READERS:
-    known = [*_READERS, f'{prepared.PREFIX}NAME/SPLIT']
+    known = [
+      *_READERS,
+      *(f'{m.PREFIX}{m.FORM}' for m in (prepared, translated)),
+    ]
     for prefix, (_, endings) in folders.LISTERS.items():
       known += [prefix + ending for ending in endings]
     raise errors.UsageError(

@@ -22,7 +22,7 @@ import tensorflow as tf
 from tfda import errors
 from tfda.data import files, images, storage
 
-PREFIX = 'tfds:'
+PREFIX, FORM = 'tfds:', 'NAME/SPLIT'
 # Of a load; a run has four, of train and test on both sides, and copies them.
 _IN_MEMORY_BYTES = 2**30
 
@@ -112,7 +112,7 @@ def _newest(name, set_name, data_dir):
     raise errors.UsageError(
       f'{name}: {os.path.join(folder, version or "VERSION")} is missing; '
       f'"tfds build {set_name or "NAME"} --data_dir={data_dir}" prepares it '
-      f'(the form is {PREFIX}NAME/SPLIT)'
+      f'(the form is {PREFIX}{FORM})'
     )
   versions.sort(key=lambda entry: [int(n) for n in re.findall(r'\d+', entry)])
   return os.path.join(folder, versions[-1])

@@ -154,7 +154,7 @@ def find(key, cache_dir):
     key: a file name.
     cache_dir: folder of the caches; None for the user's.
   """
-  folder = os.path.join(_folder(key, cache_dir), 'array')
+  folder = os.path.join(place(key, cache_dir), 'array')
   if not os.path.isdir(folder):
     return None
   try:
@@ -186,7 +186,7 @@ def write(key, row_shape, dtype, blocks, cache_dir, notes=None):
   Raises:
     RunError: it cannot be written, for a full disk for example.
   """
-  folder = _folder(key, cache_dir)
+  folder = place(key, cache_dir)
   array = os.path.join(folder, 'array')
   try:
     os.makedirs(folder, exist_ok=True)
@@ -202,7 +202,8 @@ def write(key, row_shape, dtype, blocks, cache_dir, notes=None):
     ) from error
 
 
-def _folder(key, cache_dir):
+def place(key, cache_dir):
+  """The folder of a key: what holds its lock, and its array when complete."""
   if cache_dir is None:
     home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     cache_dir = os.path.join(home, 'tfda')

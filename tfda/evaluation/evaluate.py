@@ -139,6 +139,20 @@ def evaluate(model, data, path):
       data['source', 'test'].labels,
       arrays['target_logits'],
     ),
+    **counts(data),
+  }
+
+
+def counts(data):
+  """How many images there are, and where train and test are the same ones.
+
+  Args:
+    data: {(side, split): Domain}.
+
+  Returns:
+    The part of results.json that is about images.
+  """
+  return {
     'images': {
       f'{side}_{split}': len(domain.images)
       for (side, split), domain in data.items()

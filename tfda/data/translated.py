@@ -1,0 +1,90 @@
+"""Domains whose images a CycleGAN made: `translated:RUN/DIRECTION`.
+
+RUN is the run of `python -m tools.translate`, DIRECTION source_to_target or
+target_to_source. Image i is what image i of the split of the domain it began
+with became; labels and classes are those of the source, where it began with
+that. A folder holds an array of `storage` for each split, or for train
+alone where the other is the same images.
+"""
+
+import os
+
+import numpy as np
+
+from tfda import errors
+from tfda.data import images as image_files
+from tfda.data import storage
+
+PREFIX, FORM = 'translated:', 'RUN/source_to_target'
+_AT_ONCE = 500  # Images that are resized.
+
+
+def write(path, domain, size, blocks, labelled):
+  """Writes what the images of a domain's split became, if it is not there.
+
+  Args:
+    path: the folder, of both splits.
+    domain: the Domain that was translated.
+    size: side of the translated images in pixels.
+    blocks: () -> yields uint8 [n, size, size, 3], in the domain's order.
+    labelled: whether the labels are written.
+
+  Raises:
+    RunError: it cannot be written.
+  """
+  if storage.find(domain.split, path) is None:
+    notes = {
+      'labels': domain.labels.tolist() if labelled else None,
+      'class_names': list(domain.class_names) if labelled else [],
+      'transductive': domain.transductive,
+    }
+    storage.write(
+      domain.split, [size, size, 3], np.uint8, blocks(), path, notes
+    )
+
+
+def read(path, split, size, reading):
+  """Reads a split.
+
+  Args:
+    path: the folder.
+    split: 'train' or 'test'.
+    size: side of the images in pixels; those of another are resized, once.
+    reading: a files.Reading.
+
+  Returns:
+    (images uint8 [N, size, size, 3], an array as of `storage`; labels int32 [N]
+    or None; class names; whether the other split is the same images).
+
+  Raises:
+    UsageError: there are no such images.
+  """
+  train = storage.find('train', path)
+  alone = train is None or train.notes['transductive']
+  array = train if alone else storage.find(split, path)
+  if array is None:
+    raise errors.UsageError(
+      f'{PREFIX}{path}: no translated images there; python -m tools.translate '
+      f'makes them (the form is {PREFIX}{FORM})'
+    )
+  notes = array.notes
+  if array.shape[1] != size:
+    folder = storage.place('train' if alone else split, path)
+    array = _resized(array, folder, size, reading.cache_dir)
+  array, _, _ = storage.kept(array, [], range(len(array)), reading)
+  labels = notes['labels']
+  labels = None if labels is None else np.array(labels, np.int32)
+  return array, labels, tuple(notes['class_names']), notes['transductive']
+
+
+def _resized(array, folder, size, cache_dir):
+  index = os.path.join(folder, 'array', 'index.json')
+  key = storage.fingerprint([index], size)
+  found = storage.find(key, cache_dir)
+  if found is not None:
+    return found
+  blocks = (
+    image_files.resize(array[i : i + _AT_ONCE], size).numpy().astype(np.uint8)
+    for i in range(0, len(array), _AT_ONCE)
+  )
+  return storage.write(key, [size, size, 3], np.uint8, blocks, cache_dir)

@@ -1,0 +1,306 @@
+"""Translation, and `train`, which turns one into two translated domains."""
+
+import dataclasses
+import functools
+import os
+from typing import Optional
+
+import tensorflow as tf
+import tqdm
+
+from tfda import (
+  backbones,
+  cyclegan,
+  errors,
+  experiment,
+  optimizers,
+  run_directory,
+  schedules,
+  training,
+)
+from tfda.data import domains, pipeline, task, translated
+from tfda.evaluation import evaluate, translations
+from tfda.serving import restore, translator
+from tfda.settings import check, setting, setting_of
+
+_AS_THERE = functools.partial(setting_of, experiment.Experiment)
+_BLOCK = 256  # Translated images that are written at a time.
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation:
+  """What is translated into what, how, and where it goes.
+
+  The defaults of CycleGAN's settings are its paper's and its code's.
+  """
+
+  TOOL = 'translate'
+  method = 'cyclegan'
+  directory = experiment.Experiment.directory
+
+  source: str = _AS_THERE('source')
+  target: str = _AS_THERE('target', help='domain to translate it to')
+  data_dir: Optional[str] = _AS_THERE('data_dir')
+  run_dir: Optional[str] = _AS_THERE('run_dir')
+  cache_dir: Optional[str] = _AS_THERE('cache_dir')
+  on_bad_image: str = _AS_THERE('on_bad_image')
+  max_pixels: int = _AS_THERE('max_pixels')
+  target_classes: Optional[str] = _AS_THERE('target_classes')
+  target_labelled: int = _AS_THERE('target_labelled')
+  image_size: int = setting(
+    32, 'side of the images in pixels, a multiple of 4', minimum=8
+  )
+  resize: Optional[int] = _AS_THERE('resize')
+  augmentation: str = _AS_THERE('augmentation')
+  residual_blocks: int = setting(9, 'of a generator', minimum=0)
+  filters: int = setting(
+    64, 'of the first convolution of a generator', minimum=1
+  )
+  discriminator_layers: int = setting(
+    5,
+    'convolutions: 5 judge patches of 70x70 pixels, 4 of 34x34, 3 of 16x16',
+    minimum=3,
+    maximum=7,
+  )
+  discriminator_filters: int = setting(
+    64, 'of the first convolution of a discriminator', minimum=1
+  )
+  cycle_weight: float = setting(
+    10.0, 'of what there and back should restore', minimum=0.0
+  )
+  identity_weight: float = setting(
+    5.0, 'of what the target domain should stay as it is', minimum=0.0
+  )
+  pool_size: int = setting(
+    50, 'translated images of the past for the discriminators', minimum=0
+  )
+  steps: int = _AS_THERE('steps', default=20_000)
+  batch_size: int = _AS_THERE('batch_size', default=1)
+  learning_rate: float = _AS_THERE('learning_rate', default=2e-4)
+  decay_from: float = setting(
+    0.5,
+    'progress from which the learning rate falls to 0, linearly',
+    minimum=0.0,
+    maximum=0.99,
+  )
+  momentum: float = setting(0.5, 'beta_1 of adam', minimum=0.0, maximum=1.0)
+  backbone: str = _AS_THERE(
+    'backbone',
+    help='of the classifier, trained on the source, that judges translations',
+  )
+  backbone_weights: str = _AS_THERE('backbone_weights')
+  classifier_steps: int = setting(
+    3000, 'training steps of that classifier', minimum=1
+  )
+  label_threshold: float = setting(
+    0.5,
+    'its accuracy on translations below which there is a warning; to look as '
+    'the target does costs some, whatever becomes of the label',
+    minimum=0.0,
+    maximum=1.0,
+  )
+  seed: int = _AS_THERE('seed')
+  deterministic: bool = _AS_THERE('deterministic')
+  strategy: str = _AS_THERE('strategy')
+  log_every: int = _AS_THERE('log_every')
+  evaluate_every: int = _AS_THERE('evaluate_every')
+  checkpoint_every: int = _AS_THERE('checkpoint_every')
+
+  def __post_init__(self):
+    check(self)
+    if self.image_size % 4:
+      below = self.image_size // 4 * 4
+      raise errors.UsageError(
+        f'--image_size={self.image_size}: the generators halve images twice; '
+        f'{below} and {below + 4} are multiples of 4'
+      )
+    if cyclegan.patches(self.image_size, self.discriminator_layers) < 1:
+      raise errors.UsageError(
+        f'--discriminator_layers={self.discriminator_layers} leave nothing of '
+        f'--image_size={self.image_size}; 3 suit 28 to 40 pixels'
+      )
+
+
+def build(settings):
+  """Makes the CycleGAN of a Translation, untrained, in the current strategy."""
+  tf.keras.utils.set_random_seed(settings.seed)
+  return cyclegan.CycleGAN(
+    settings.image_size,
+    settings.filters,
+    settings.residual_blocks,
+    settings.discriminator_filters,
+    settings.discriminator_layers,
+    settings.cycle_weight,
+    settings.identity_weight,
+    settings.pool_size,
+    settings.seed,
+  )
+
+
+def make_phase(settings, model):
+  """The one phase of training, with an optimizer for each kind of network."""
+  rate = optimizers.ProgressSchedule(
+    lambda progress: schedules.linearly_decayed_learning_rate(
+      progress, settings.learning_rate, settings.decay_from
+    ),
+    model.progress,
+  )
+  made = []
+  for variables in model.generator_variables(), model.discriminator_variables():
+    # PyTorch's epsilon, which CycleGAN's code leaves as it is.
+    made.append(
+      optimizers.make('adam', rate, momentum=settings.momentum, epsilon=1e-8)
+    )
+    made[-1].build(variables)
+  return training.Phase('train', settings.steps, None, tuple(made))
+
+
+def train(settings):
+  """Trains, or goes on training, and translates; a finished run is left alone.
+
+  Of flags.txt, checkpoints/, logs/, metrics.csv and pictures/ see
+  experiment.train. Beside them are source_to_target/ and target_to_source/, the
+  domains `translated:...`; export/ with the generators; classifier/, the run of
+  the one that judged the translations; and results.json.
+
+  Args:
+    settings: a Translation.
+
+  Returns:
+    The path of the run directory.
+
+  Raises:
+    UsageError, RunError, Interrupted: as experiment.train.
+  """
+  run = run_directory.RunDirectory(settings.directory())
+  run.check(settings, None, experiment.RESUMABLE)
+  if run.finished():
+    return run.path
+  judge = _judge(settings, run)
+  # What is wrong with it shows before the hours of training.
+  backbones.load(judge.backbone, judge.backbone_weights, judge.image_size)
+  commit = run_directory.commit()
+  if settings.deterministic:
+    tf.config.experimental.enable_op_determinism()
+  with experiment.make_strategy(settings).scope():
+    model, data, measured = _train(settings, run)
+  _write(settings, model, data, run)
+  found = translations.scores(model, data)
+  preserved = _preserved(judge, data, run)
+  warnings = list(
+    translations.warnings(found, preserved, settings.label_threshold)
+  )
+  for line in warnings:
+    print(f'warning: {line}')
+  run.write_results(
+    settings,
+    {
+      'label_preservation': preserved,
+      'scores': found,
+      'warnings': warnings,
+      **evaluate.counts(data),
+    },
+    commit=commit,
+    **measured,
+  )
+  return run.path
+
+
+def _train(settings, run):
+  """Returns (model, data, what run_phases measured)."""
+  size = settings.image_size
+  data = task.load(settings, experiment.read_size(settings, size))
+  source, target = data['source', 'train'], data['target', 'train']
+  model = build(settings)
+  replicas = tf.distribute.get_strategy().num_replicas_in_sync
+  pipeline.check(model.STREAMS, source, target, settings.batch_size, replicas)
+  run.create(settings, None, source.class_names)
+  run.write_skipped(data)
+  measured = experiment.run_phases(
+    settings,
+    model,
+    [make_phase(settings, model)],
+    data,
+    experiment.make_batches(settings, data, size),
+    run,
+  )
+  return model, data, measured
+
+
+def domain_path(run, direction):
+  """The folder of what `translated:` reads, of a RunDirectory."""
+  return os.path.join(run.path, direction)
+
+
+def _write(settings, model, data, run):
+  """Writes both translated domains, and the generators."""
+  if settings.resize:  # Whole images, not their centres.
+    data = task.load(settings, settings.image_size)
+  for direction, (here, _) in cyclegan.DIRECTIONS.items():
+    for split in domains.SPLITS:
+      domain = data[here, split]
+      if split == 'train' or not domain.transductive:
+        translated.write(
+          domain_path(run, direction),
+          domain,
+          settings.image_size,
+          functools.partial(_translations, model, domain, direction),
+          labelled=here == 'source',
+        )
+    path = os.path.join(run.export, direction, '1')
+    translator.save(model.generators[direction], path)
+
+
+def _translations(model, domain, direction):
+  """Yields uint8 [n, S, S, 3] of all images of a Domain."""
+  starts = range(0, len(domain.images), _BLOCK)
+  title = f'{domain.name}, {domain.split}: {direction}'
+  for start in tqdm.tqdm(starts, title, leave=False, disable=None):
+    yield model.translate(domain.images[start : start + _BLOCK], direction)
+
+
+def _judge(settings, run):
+  """The Experiment of a classifier of the source; translations are its target.
+
+  They take no part in its training, but for the mean that it subtracts.
+  """
+  return experiment.Experiment(
+    method='source_only',
+    source=settings.source,
+    target=translated.PREFIX + domain_path(run, 'source_to_target'),
+    data_dir=settings.data_dir,
+    run_dir=os.path.join(run.path, 'classifier'),
+    cache_dir=settings.cache_dir,
+    on_bad_image=settings.on_bad_image,
+    max_pixels=settings.max_pixels,
+    backbone=settings.backbone,
+    backbone_weights=settings.backbone_weights,
+    image_size=settings.image_size,
+    steps=settings.classifier_steps,
+    seed=settings.seed,
+    deterministic=settings.deterministic,
+  )
+
+
+def _preserved(judge, data, run):
+  """Accuracies of the classifier on both domains and both translated ones.
+
+  Those on target images need their labels, which only measure: None without.
+  """
+  judged = run_directory.RunDirectory(experiment.train(judge))
+  found = judged.read_results()['accuracy']
+  accuracies = {
+    'source': found['source'],
+    'source_to_target': found['target'],
+    'target': None,
+    'target_to_source': None,
+  }
+  target = data['target', 'test']
+  if target.labels is not None:
+    _, _, model = restore.restore(judged.path)
+    name = translated.PREFIX + domain_path(run, 'target_to_source')
+    made = domains.load(name, 'test', judge.image_size)
+    made = dataclasses.replace(made, labels=target.labels)
+    accuracies['target'] = evaluate.accuracy(model, target, 'source')
+    accuracies['target_to_source'] = evaluate.accuracy(model, made, 'source')
+  return accuracies
