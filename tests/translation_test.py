@@ -512,6 +512,7 @@ def _restored(folders, run_dir):
   return made
 
 
+@pytest.mark.slow
 def test_run_that_goes_on_ends_with_the_same_bits(folders, finished, tmp_path):
   resumed = tmp_path / 'run'
   shutil.copytree(finished, resumed)
