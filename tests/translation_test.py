@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import data_files, tiny_run
+from tests import data_files, harness, tiny_run
 from tfda import cyclegan, errors, run_directory, translation
 from tfda.data import domains, files, translated
 from tfda.evaluation import translations
 from tfda.layers import image_pool, instance_norm, reflection_padding
+from tfda.serving import translator
 from tools import evaluate, report, translate
 
 pytestmark = pytest.mark.usefixtures('graphs_as_traced')
@@ -700,3 +701,27 @@ def test_source_without_labels_is_refused(folders, tmp_path):
   flat = f'folder:{folders}/source/train/mug'
   with pytest.raises(errors.UsageError, match='has no class folders'):
     translation.train(settings(folders, tmp_path / 'run', source=flat))
+
+
+def test_pairs_are_of_the_first_image_to_the_last(monkeypatch):
+  """Where images are in the order of their classes, not of one alone."""
+  drawn = []
+  monkeypatch.setattr(translations, 'draw', drawn.append)
+  data = {
+    (side, 'test'): harness.toy_domain(side, 'test', 20)
+    for side in cyclegan.SIDES
+  }
+  translations.show(model(), data)['pairs_source_to_target'].draw()
+  ((images, _, _),) = drawn
+  chosen = [0, 2, 5, 8, 10, 13, 16, 19]
+  np.testing.assert_array_equal(images, data['source', 'test'].images[chosen])
+
+
+def test_generator_that_cannot_be_written_says_so_in_a_line(tmp_path):
+  (tmp_path / 'file').write_text('')
+  path = str(tmp_path / 'file' / '1')
+  with pytest.raises(errors.RunError) as refused:
+    translator.save(cyclegan.generator(2, 0), path)
+  message = str(refused.value)
+  assert message.startswith(f'{path}: the generator could not be written: ')
+  assert '\n' not in message

@@ -124,16 +124,21 @@ class Trainer(tf.keras.callbacks.Callback):
     means = self._adapted.averages.result()
     return {
       **{k: f'{float(v):.3f}' for k, v in means.items() if k != 'total'},
-      **{k: f'{v:.1%}' for k, v in self._shown_scores()},
+      **self._shown_scores(1),
     }
 
-  def _shown_scores(self):
-    """(name, value) of the last evaluation; an accuracy by its side alone."""
-    return [
-      (name.replace('accuracy/', ''), value)
-      for name, value in self._scores.items()
-      if value is not None
-    ]
+  def _shown_scores(self, digits):
+    """{name: text} of the last evaluation; accuracies, in %, by side alone."""
+    shown = {}
+    for name, value in self._scores.items():
+      kind, _, side = name.partition('/')
+      if value is None:
+        continue
+      if kind == 'accuracy':
+        shown[side] = f'{value:.{digits}%}'
+      else:
+        shown[name] = f'{value:.2f}'
+    return shown
 
   def _stop_clock(self):
     """Adds the seconds since the clock was started to the run's."""
@@ -174,7 +179,7 @@ class Trainer(tf.keras.callbacks.Callback):
         ' '.join(
           [f'step {self._step}:']
           + [f'{k} {v:.4f}' for k, v in averages.items() if k != 'total']
-          + [f'{k} {v:.2%}' for k, v in self._shown_scores()]
+          + [f'{k} {text}' for k, text in self._shown_scores(2).items()]
           + [f'{steps_per_second:.1f} steps/s']
         )
       )
