@@ -77,6 +77,7 @@ def test_cut_behind_statistics_of_each_domain_is_refused():
     backbone.cut_at('pool1')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name, layer, count',
   [

@@ -364,6 +364,7 @@ def test_each_cycle_term_reaches_both_generators(term):
       assert np.abs(gradient.numpy()).max() > 0.0
 
 
+@pytest.mark.slow
 def test_two_replicas_equal_one():
   one = model(pool_size=1)
   settings = translation.Translation(**{**TINY, 'pool_size': 1})
