@@ -119,9 +119,9 @@ def _runs(pair, results):
   for path in sorted(glob.glob(pattern)):
     name = os.path.basename(os.path.dirname(os.path.dirname(path)))
     with open(path) as file:
-      results = json.load(file)
-    if 'accuracy' in results:  # A translation has none.
-      runs.setdefault(name, []).append(results)
+      run = json.load(file)
+    if 'accuracy' in run:  # A translation has none.
+      runs.setdefault(name, []).append(run)
   return runs
 
 
