@@ -120,7 +120,7 @@ class Run:
         self.data['target', 'train'].images,
       )
       if path is None and hasattr(self.model, 'adapt'):
-        self.model.adapt(self.batches(0, 8))
+        self.model.adapt(self.batches(0, _TRACED_STEPS))
       self.phases = self.model.phases(
         trained.steps,
         functools.partial(experiment.make_optimizer, trained, self.model),
@@ -172,16 +172,19 @@ class Run:
     return {name: float(mean) for name, mean in means.items()}
 
   def _train(self, first, last, traced):
-    def batches(context):
-      replicas = context.num_replicas_in_sync
-      return self.batches(first, last, replicas, self.model.streams)
+    def batches(context, streams=self.model.streams):
+      return self.batches(first, last, context.num_replicas_in_sync, streams)
 
     if traced:
       parts = iter(self.strategy.distribute_datasets_from_function(batches))
       for _ in range(first, last):
         self.model.make_train_function()(parts)
     else:  # Without what prefetches to devices: it takes longer than the steps.
-      parts = iter(batches(self.strategy))
+      # One trace for all streams: what a phase does not read is dropped here.
+      parts = (
+        {name: part[name] for name in self.model.streams}
+        for part in batches(self.strategy, self.model.STREAMS)
+      )
       for _ in range(first, last):
         part = self.strategy.experimental_distribute_values_from_function(
           lambda _: next(parts)

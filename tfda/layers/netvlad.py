@@ -21,6 +21,7 @@ _READ = 4
 # product rounded their distances, some 1,700, by up to 0.0017.
 _CLOSE_CALLS = 1024
 _ONE_IN = 16
+_SMOOTH = 0.1  # A decay up to which that rounding is lost in the shares.
 _EPSILON = 1e-12  # Under the root of a norm; a square below it counts as 0.
 
 
@@ -202,7 +203,7 @@ def _assign(features, patterns, centred_features, centred_patterns, decay):
     scaled = (2.0 * decay) * centred_patterns
     logits = tf.matmul(rows, scaled, transpose_b=True)
     logits -= decay * tf.reduce_sum(tf.square(centred_patterns), axis=1)
-    if num_patterns > 1:
+    if num_patterns > 1 and decay > _SMOOTH:
       plain = tf.reshape(features, [-1, depth])
       logits = _decide_close_calls(logits, plain, patterns, decay)
     shares = tf.nn.softmax(logits)

@@ -77,7 +77,9 @@ def _write(model, class_names, temporary):
     file.write('\n'.join(class_names) + '\n')
   served = module.ServedModel(model, class_names, labels_file)
   written = os.path.join(temporary, 'model')
-  tf.saved_model.save(served, written, dict(served.endpoints))
+  # It infers; to save gradients of our own takes a trace of each.
+  options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+  tf.saved_model.save(served, written, dict(served.endpoints), options)
   return written
 
 

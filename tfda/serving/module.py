@@ -50,13 +50,14 @@ class ServedModel(tf.Module):
 
     def endpoint(function):
       images = tf.TensorSpec([None, None, None, 3], tf.float32)
-      return tf.function(function, input_signature=[images], autograph=False)
+      traced = tf.function(function, autograph=False)
+      return traced.get_concrete_function(images)
 
     def serving(*further):
       return endpoint(lambda images: serve(images, *further))
 
-    # Its trace of the network is that of the endpoints.
-    outputs = set(endpoint(infer).get_concrete_function().structured_outputs)
+    # Traced here: within a save each would trace the network once more.
+    outputs = set(endpoint(infer).structured_outputs)
     self.endpoints = {
       'serving_default': serving(),
       **{name: serving(name) for name in outputs - {'logits', 'features'}},
