@@ -193,8 +193,7 @@ def _model(settings, images, part):
   source, target = images
   batches = pipeline.batches(
     model.STREAMS,
-    source,
-    target,
+    {'source': source, 'target': target},
     settings.batch_size,
     settings.seed,
     0,

@@ -160,8 +160,7 @@ def _batches_per_second(source, target, image_size, augmentation):
   batches = iter(
     pipeline.batches(
       streams,
-      source,
-      target,
+      {'source': source, 'target': target},
       _BATCH,
       0,
       0,

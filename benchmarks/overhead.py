@@ -56,11 +56,11 @@ def main():
     )
     model.begin_phase(phase, 0)
     run = run_directory.RunDirectory(folder)
-    source, target = data['source', 'train'], data['target', 'train']
+    domains = task.training_domains(data)
 
     def batches(first, last):
       return pipeline.batches(
-        model.STREAMS, source, target, settings.batch_size, 0, first, last
+        model.STREAMS, domains, settings.batch_size, 0, first, last
       )
 
     fixed = next(iter(batches(0, 1)))

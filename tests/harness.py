@@ -1,12 +1,13 @@
 """A method on a toy problem, step by step, for the tests of all methods."""
 
+import dataclasses
 import functools
 
 import numpy as np
 import tensorflow as tf
 
 from tfda import backbones, experiment, methods
-from tfda.data import domains, pipeline
+from tfda.data import domains, pipeline, task, translated
 
 SIZE = 8
 
@@ -33,13 +34,29 @@ def toy_domain(name, split, count=512):
   return domains.Domain(name, split, images, labels, ('level', 'upright'))
 
 
+@functools.cache
+def toy_translation(side):
+  """The training images of a side under the tint of the other."""
+  domain = toy_domain(side, 'train')
+  images = domain.images.astype(np.float64)
+  ones = np.ones_like(domain.labels)
+  signs = (ones, 2.0 * domain.labels - 1.0)[:: 1 if side == 'source' else -1]
+  tint = 25.0 * (signs[0] - signs[1])
+  images[..., 1:] += tint[:, np.newaxis, np.newaxis, np.newaxis]
+  images = np.clip(images, 0, 255).astype(np.uint8)
+  return dataclasses.replace(domain, images=images)
+
+
 def toy_data():
   """{(side, split): Domain}, as the trainer has it."""
-  return {
+  data = {
     (side, split): toy_domain(side, split)
     for side in ('source', 'target')
     for split in ('train', 'test')
   }
+  for direction, side in translated.DIRECTIONS.items():
+    data[direction, 'train'] = toy_translation(side)
+  return data
 
 
 def calibrated(name, size=32):
@@ -73,7 +90,14 @@ _NARROW = {
     'holistic_units_2': 16,
     'local_units_1': 8,
     'local_units_2': 16,
-  }
+  },
+  # At the end of the run, progress is to be 1; some images are to be believed.
+  'attention_alignment': {
+    'source_share': 0.25,
+    'restart_schedule': False,
+    'refresh_every': 2,
+    'posterior_threshold': 0.5,
+  },
 }
 
 
@@ -91,7 +115,13 @@ def settings(method, **changed):
 
 
 # Its trace takes as long as some steps, and many runs have the same batches.
-_batches = functools.lru_cache(pipeline.batches)
+@functools.lru_cache
+def _batches(*arguments):
+  domains = task.training_domains(toy_data())
+  streams, *others = arguments
+  return pipeline.batches(streams, domains, *others, translated_share=0.5)
+
+
 _TRACED_STEPS = 4  # Of one trace, of which shorter runs take their part.
 
 
@@ -137,8 +167,6 @@ class Run:
     start = first if last > _TRACED_STEPS else 0
     parts = _batches(
       streams or self.model.STREAMS,
-      self.data['source', 'train'],
-      self.data['target', 'train'],
       self.settings.batch_size,
       self.settings.seed,
       start,

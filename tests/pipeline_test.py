@@ -40,13 +40,20 @@ def _elements(
   seed=0,
   first_step=0,
   last_step=6,
+  translated=None,
   **more,
 ):
   source = source or _domain('a', 10)
   target = target or _domain('b', 7)
   return list(
     pipeline.batches(
-      streams, source, target, batch_size, seed, first_step, last_step, **more
+      streams,
+      {'source': source, 'target': target, **(translated or {})},
+      batch_size,
+      seed,
+      first_step,
+      last_step,
+      **more,
     ).as_numpy_iterator()
   )
 
@@ -271,7 +278,7 @@ def test_only_the_streams_that_are_asked_for():
   assert element.keys() == {'labelled_target'}
   source = _domain('a', 10)
   (element,) = pipeline.batches(
-    ('source',), source, None, 4, 0, 0, 1
+    ('source',), {'source': source, 'target': None}, 4, 0, 0, 1
   ).as_numpy_iterator()
   assert element.keys() == {'source'}
 

@@ -228,6 +228,22 @@ class Backbone(tf.keras.layers.Layer):
       )
     return network.layers[: names.index(layer_name) + 1]
 
+  def copy(self):
+    """Returns the same network with weights of its own, of the same values.
+
+    Less what `separate_batch_norm` and `cut_at` added.
+    """
+    network = tf.keras.models.clone_model(self.network)
+    network.set_weights(self.network.get_weights())
+    return Backbone(
+      network,
+      self.normalise,
+      self.pooling,
+      self.label_units,
+      self.discriminator_units,
+      aligns_first=self.aligns_first,
+    )
+
   def cut_at(self, layer_name):
     """Splits the network behind a layer up to which it is frozen.
 

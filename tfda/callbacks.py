@@ -10,6 +10,7 @@ import tensorflow as tf
 import tqdm
 
 from tfda import errors
+from tfda.data import pipeline
 from tfda.evaluation import pictures
 
 _BAR_SECONDS = 1.0  # Between refreshes of the numbers beside the bar.
@@ -85,7 +86,7 @@ class Trainer(tf.keras.callbacks.Callback):
   def on_train_batch_end(self, batch, logs=None):
     del batch, logs
     self._step += 1
-    self._images += len(self._adapted.streams) * self._experiment.batch_size
+    self._images += self.images_of_a_step(self._adapted.streams)
     self._bar.update()
     last = self._step == self._experiment.steps
     evaluates = last or self._step % self._experiment.evaluate_every == 0
@@ -105,6 +106,16 @@ class Trainer(tf.keras.callbacks.Callback):
       self._stop(
         'the same command', 130 if self._signal == signal.SIGINT else 0
       )
+
+  def images_of_a_step(self, streams):
+    """How many images a step takes from these streams."""
+    settings = self._experiment
+    return sum(
+      pipeline.stream_rows(
+        stream, settings.batch_size, settings.translated_share
+      )
+      for stream in streams
+    )
 
   def stop_after(self, phase):
     """Raises Interrupted at the end of a phase, after its checkpoint."""

@@ -51,6 +51,24 @@ class ClassificationModel(tf.keras.Model):
     self.classifier.build([None, self.feature_width])
     self._accuracy = tf.keras.metrics.SparseCategoricalAccuracy('accuracy')
 
+  def copy(self):
+    """Returns the same network with weights of its own, which do not train."""
+    copied = ClassificationModel(
+      self.backbone.copy(),
+      self.classifier.output_units,
+      0 if self.bottleneck is None else self.bottleneck.units,
+      read_size=self.read_size,
+    )
+    copied.trainable = False
+    pairs = zip(copied.inference_weights(), self.inference_weights())
+    for weight, ours in pairs:
+      weight.assign(ours)
+    return copied
+
+  def cut_at(self, layer_name):
+    """Has the network begin behind a layer; see Backbone.cut_at."""
+    self.backbone.cut_at(layer_name)
+
   def statistics_of(self, domain):
     """The domain whose batch statistics serve images of `domain`.
 

@@ -40,6 +40,17 @@ class Experiment:
   source: str = setting('mnist_sample', 'labelled domain')
   target: str = setting('mnist_m_sample', 'domain to adapt to')
   data_dir: Optional[str] = setting(None, 'folder of downloaded data sets')
+  translation: Optional[str] = setting(
+    None,
+    'run of the translate tool between the two domains, for methods that read '
+    'translated images',
+  )
+  translated_share: float = setting(
+    3 / 7,
+    'translated images in a step for each that they are made of',
+    minimum=0.0,
+    maximum=1.0,
+  )
   run_dir: Optional[str] = setting(
     None, 'run directory; runs/<flag file>/seed<N> if not set'
   )
@@ -204,6 +215,7 @@ class Experiment:
 # What may change when a run is resumed.
 RESUMABLE = (
   'data_dir',
+  'translation',
   'cache_dir',
   'run_dir',
   'strategy',
@@ -358,10 +370,10 @@ def _train(experiment, config, run):
   model = build(experiment, config, len(source.class_names))
   pipeline.check(
     model.STREAMS,
-    source,
-    target,
+    task.training_domains(data),
     experiment.batch_size,
     tf.distribute.get_strategy().num_replicas_in_sync,
+    experiment.translated_share,
   )
   if model.backbone.measures_mean:
     model.backbone.normalise.measure(source.images, target.images)
@@ -379,10 +391,9 @@ def _train(experiment, config, run):
       f'{experiment.method}; {errors.near(experiment.stop_after, names)}'
     )
   if experiment.cache_features:
+    model.cut_at(experiment.freeze_until)
     data = _with_stored_features(experiment, model.backbone, data)
-  batches = make_batches(
-    experiment, data, image_size, experiment.class_balanced
-  )
+  batches = make_batches(experiment, data, image_size)
   is_new = not tf.train.latest_checkpoint(run.checkpoints)
   if is_new and hasattr(model, 'adapt'):
     epoch = math.ceil(len(source.images) / experiment.batch_size)
@@ -414,7 +425,7 @@ def read_size(experiment, image_size):
   return experiment.resize or image_size
 
 
-def make_batches(experiment, data, image_size, class_balanced=False):
+def make_batches(experiment, data, image_size):
   """Returns (streams, first step, last step, replicas=1, ...) -> Dataset.
 
   As pipeline.batches, whose other arguments are in the settings.
@@ -423,8 +434,7 @@ def make_batches(experiment, data, image_size, class_balanced=False):
   def batches(streams, first_step, last_step, replicas=1, replica_range=None):
     return pipeline.batches(
       streams,
-      data['source', 'train'],
-      data['target', 'train'],
+      task.training_domains(data),
       experiment.batch_size,
       experiment.seed,
       first_step,
@@ -433,7 +443,8 @@ def make_batches(experiment, data, image_size, class_balanced=False):
       replica_range,
       image_size,
       experiment.augmentation,
-      class_balanced,
+      experiment.class_balanced,
+      experiment.translated_share,
     )
 
   return batches
@@ -483,8 +494,9 @@ def run_phases(experiment, model, phases, data, batches, run, stop_after=None):
         trainer.stop_after(phase)
       start = end
     captions = trainer.write_pictures()
-  images = experiment.batch_size * sum(
-    phase.steps * len(phase.streams or model.STREAMS) for phase in phases
+  images = sum(
+    phase.steps * trainer.images_of_a_step(phase.streams or model.STREAMS)
+    for phase in phases
   )
   return {
     'pictures': captions,
@@ -495,7 +507,6 @@ def run_phases(experiment, model, phases, data, batches, run, stop_after=None):
 
 def _with_stored_features(experiment, backbone, data):
   """The domains with what the frozen part of the backbone makes of them."""
-  backbone.cut_at(experiment.freeze_until)
   crops = experiment.cache_features
   try:
     return {

@@ -37,6 +37,8 @@ class Translation:
   TOOL = 'translate'
   method = 'cyclegan'
   directory = experiment.Experiment.directory
+  # It reads the two domains as they are.
+  class_balanced, translation, translated_share = False, None, 0.0
 
   source: str = _AS_THERE('source')
   target: str = _AS_THERE('target', help='domain to translate it to')
@@ -210,11 +212,15 @@ def _train(settings, run):
   """Returns (model, data, what run_phases measured)."""
   size = settings.image_size
   data = task.load(settings, experiment.read_size(settings, size))
-  source, target = data['source', 'train'], data['target', 'train']
   model = build(settings)
   replicas = tf.distribute.get_strategy().num_replicas_in_sync
-  pipeline.check(model.STREAMS, source, target, settings.batch_size, replicas)
-  run.create(settings, None, source.class_names)
+  pipeline.check(
+    model.STREAMS,
+    task.training_domains(data),
+    settings.batch_size,
+    replicas,
+  )
+  run.create(settings, None, data['source', 'train'].class_names)
   run.write_skipped(data)
   measured = experiment.run_phases(
     settings,

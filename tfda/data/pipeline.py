@@ -4,6 +4,9 @@ Every stream runs through its domain in epochs; epoch e is a permutation keyed
 on (seed, stream, e), of which any element is found in O(1). So a run resumes at
 any step without replaying what came before, two streams shuffle independently,
 and a replica takes its own rows of the same global batch.
+
+A stream of translated images follows that of the images they were made of: it
+has the translations of some of its rows, cropped and flipped alike.
 """
 
 import zlib
@@ -13,13 +16,17 @@ import tensorflow as tf
 
 from tfda import errors
 from tfda.data import augmentation as augmentations
+from tfda.data import translated
 
 _SOURCES = {
   # stream -> (which domain, with labels)
   'source': ('source', True),
   'target': ('target', False),
   'labelled_target': ('target', True),
+  'source_to_target': ('source_to_target', False),
+  'target_to_source': ('target_to_source', False),
 }
+_ORIGINALS = translated.DIRECTIONS  # Of translated streams.
 
 
 def shuffled_positions(seed, stream, first, count, size):
@@ -94,16 +101,29 @@ def _permuted(seed, stream, positions, size, salt=0):
   )
 
 
-def check(streams, source, target, batch_size, replicas=1):
+def stream_rows(stream, batch_size, translated_share):
+  """How many images of a stream a global batch has."""
+  translated = stream in _ORIGINALS
+  return round(batch_size * translated_share) if translated else batch_size
+
+
+def check(streams, domains, batch_size, replicas=1, translated_share=1.0):
   """Raises UsageError unless `batches` can be made; its arguments."""
-  if batch_size % replicas:
-    raise errors.UsageError(
-      f'--batch_size={batch_size} cannot be split over {replicas} replicas'
-    )
-  domains = {'source': source, 'target': target}
   for stream in streams:
+    rows = stream_rows(stream, batch_size, translated_share)
+    share = '' if rows == batch_size else f', {rows} of them translated,'
+    if rows % replicas or not rows:
+      raise errors.UsageError(
+        f'--batch_size={batch_size}{share} cannot be split over {replicas} '
+        'replicas'
+      )
     domain_name, labelled = _SOURCES[stream]
-    domain = domains[domain_name]
+    domain = domains.get(domain_name)
+    if domain is None:
+      raise errors.UsageError(
+        'the method reads translated images; python -m tools.translate makes '
+        'them, and --translation=RUN names its run'
+      )
     if labelled and domain.labels is None:
       raise errors.UsageError(
         f'{domain.name} has no labels, and the {stream} stream needs them'
@@ -112,8 +132,7 @@ def check(streams, source, target, batch_size, replicas=1):
 
 def batches(
   streams,
-  source,
-  target,
+  domains,
   batch_size,
   seed,
   first_step,
@@ -123,13 +142,16 @@ def batches(
   image_size=None,
   augmentation='none',
   class_balanced=False,
+  translated_share=1.0,
 ):
   """Returns a tf.data.Dataset of batches for steps first_step..last_step-1.
 
   Args:
-    streams: names: 'source', 'target' (never labelled), 'labelled_target'.
-    source: the labelled training Domain.
-    target: the target's training Domain, or None if no stream needs it.
+    streams: names: 'source', 'target' (never labelled), 'labelled_target',
+      'source_to_target' and 'target_to_source'.
+    domains: {'source': the labelled training Domain, 'target', and, if a stream
+      needs them, 'source_to_target' and 'target_to_source': their translations,
+      image by image}.
     batch_size: images of each stream in a global batch.
     seed: of the order and of the augmentation.
     first_step: the step to begin with.
@@ -141,14 +163,23 @@ def batches(
     image_size: side in pixels of the images of a batch; the domain's if None.
     augmentation: one of augmentation.NAMES.
     class_balanced: whether all classes of the source are equally frequent.
+    translated_share: translated images for each image that they are made of.
+
+  Yields:
+    {stream: {'image': uint8 [b, S, S, 3], 'index': int64 [b] in its domain}};
+    with 'label': int32 [b] where it is labelled; translated streams have 'row':
+    int32 [b], the rows of the images that they are made of.
 
   Raises:
     UsageError: batch_size is not a multiple of replicas; the target has no
-      labels and a stream needs them.
+      labels and a stream needs them; there are no translations.
   """
-  check(streams, source, target, batch_size, replicas)
+  check(streams, domains, batch_size, replicas, translated_share)
   rows = batch_size // replicas
-  domains = {'source': source, 'target': target}
+  # Spread over the batch, so that every replica has as many.
+  count = stream_rows('source_to_target', batch_size, translated_share)
+  spread = np.diff(np.arange(rows + 1) * count // batch_size)
+  translated_rows = tf.constant(np.flatnonzero(spread), tf.int32)
   stored = {stream: domains[_SOURCES[stream][0]] for stream in streams}
   readers = {stream: _reader(domain) for stream, domain in stored.items()}
   # Captured tensors, shared by all steps; constants in the graph would be
@@ -159,29 +190,34 @@ def batches(
     if _SOURCES[stream][1]
   }
 
+  def places(stream, step, replica):
+    """Indices in its domain [rows], and draws of the augmentation [rows, d]."""
+    domain = domains[_SOURCES[stream][0]]
+    first = step * batch_size + replica * rows
+    if class_balanced and stream == 'source':
+      index = balanced_positions(seed, stream, first, rows, domain.labels)
+    else:
+      index = shuffled_positions(seed, stream, first, rows, len(domain.images))
+    # Of the global batch, so that replicas draw as one would.
+    draws = tf.random.stateless_uniform(
+      [replicas, rows, augmentations.DRAWS],
+      tf.stack([seed + zlib.crc32(stream.encode()), step]),
+    )[replica]
+    return index, draws
+
   @tf.autograph.experimental.do_not_convert
   def load(position):
     step, replica = position // parts, position % parts + first_replica
     batch = {}
     for stream, domain in stored.items():
-      first = step * batch_size + replica * rows
-      if class_balanced and stream == 'source':
-        index = balanced_positions(seed, stream, first, rows, domain.labels)
-      else:
-        index = shuffled_positions(
-          seed, stream, first, rows, len(domain.images)
-        )
-      # Of the global batch, so that replicas draw as one would.
-      draws = tf.random.stateless_uniform(
-        [replicas, rows, augmentations.DRAWS],
-        tf.stack([seed + zlib.crc32(stream.encode()), step]),
-      )[replica]
-      batch[stream] = {
-        'image': readers[stream](
-          index, draws, augmentation, image_size or domain.images.shape[1]
-        ),
-        'index': index,
-      }
+      index, draws = places(_ORIGINALS.get(stream, stream), step, replica)
+      batch[stream] = {}
+      if stream in _ORIGINALS:
+        index, draws = (tf.gather(x, translated_rows) for x in (index, draws))
+        batch[stream]['row'] = translated_rows
+      size = image_size or domain.images.shape[1]
+      image = readers[stream](index, draws, augmentation, size)
+      batch[stream].update(image=image, index=index)
       if stream in labels:
         batch[stream]['label'] = tf.gather(labels[stream], index)
     return batch

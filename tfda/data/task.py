@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 from tfda import errors
-from tfda.data import domains, files
+from tfda.data import domains, files, translated
 
 
 def load(experiment, image_size):
@@ -41,7 +41,21 @@ def load(experiment, image_size):
       loaded['target', 'train'], experiment.target_labelled, experiment.seed
     )
     loaded['target', 'train'], loaded['target', 'test'] = train, test
+  if experiment.translation:
+    for direction, side in translated.DIRECTIONS.items():
+      name = f'{translated.PREFIX}{experiment.translation}/{direction}'
+      loaded[direction, 'train'] = translations = domains.load(
+        name, 'train', image_size, reading=reading(experiment)
+      )
+      translated.check(translations, loaded[side, 'train'])
   return loaded
+
+
+def training_domains(data):
+  """{side: Domain} of what is trained on, of {(side, split): Domain}."""
+  return {
+    side: domain for (side, split), domain in data.items() if split == 'train'
+  }
 
 
 def reading(experiment):

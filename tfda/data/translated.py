@@ -16,6 +16,8 @@ from tfda.data import images as image_files
 from tfda.data import storage
 
 PREFIX, FORM = 'translated:', 'RUN/source_to_target'
+# Direction -> the side that it begins with.
+DIRECTIONS = {'source_to_target': 'source', 'target_to_source': 'target'}
 _AT_ONCE = 500  # Images that are resized.
 
 
@@ -75,6 +77,25 @@ def read(path, split, size, reading):
   labels = notes['labels']
   labels = None if labels is None else np.array(labels, np.int32)
   return array, labels, tuple(notes['class_names']), notes['transductive']
+
+
+def check(translations, domain):
+  """Raises UsageError unless these are the translations of a domain's images.
+
+  Args:
+    translations: a Domain of `read`.
+    domain: the Domain that they are to be made of, image by image.
+  """
+  count, expected = len(translations.images), len(domain.images)
+  labels = translations.labels, domain.labels
+  if count != expected or (
+    labels[0] is not None and not np.array_equal(*labels)
+  ):
+    raise errors.UsageError(
+      f'{translations.name}: {count} images that are not those of '
+      f'{domain.name}, {expected}, in its order; was the translation trained '
+      'on other domains, or with other --target_classes or --target_labelled?'
+    )
 
 
 def _resized(array, folder, size, cache_dir):
