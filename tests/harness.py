@@ -36,13 +36,18 @@ def toy_domain(name, split, count=512):
 
 @functools.cache
 def toy_translation(side):
-  """The training images of a side under the tint of the other."""
+  """The training images of a side under a tint of the other.
+
+  Of the target under a tint of any class: whose it is, it cannot know.
+  """
   domain = toy_domain(side, 'train')
   images = domain.images.astype(np.float64)
-  ones = np.ones_like(domain.labels)
-  signs = (ones, 2.0 * domain.labels - 1.0)[:: 1 if side == 'source' else -1]
-  tint = 25.0 * (signs[0] - signs[1])
-  images[..., 1:] += tint[:, np.newaxis, np.newaxis, np.newaxis]
+  if side == 'source':
+    tint = 1.0 - (2.0 * domain.labels - 1.0)
+  else:
+    classes = np.random.default_rng(0).integers(2, size=len(images))
+    tint = (2.0 * classes - 1.0) - 1.0
+  images[..., 1:] += 25.0 * tint[:, np.newaxis, np.newaxis, np.newaxis]
   images = np.clip(images, 0, 255).astype(np.uint8)
   return dataclasses.replace(domain, images=images)
 

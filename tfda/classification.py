@@ -60,10 +60,14 @@ class ClassificationModel(tf.keras.Model):
       read_size=self.read_size,
     )
     copied.trainable = False
-    pairs = zip(copied.inference_weights(), self.inference_weights())
-    for weight, ours in pairs:
+    for weight, ours in self.weights_beside(copied):
       weight.assign(ours)
     return copied
+
+  def weights_beside(self, copied):
+    """Pairs (weight of a copy, of this network), less what they share."""
+    pairs = zip(copied.inference_weights(), self.inference_weights())
+    return [pair for pair in pairs if pair[0] is not pair[1]]
 
   def cut_at(self, layer_name):
     """Has the network begin behind a layer; see Backbone.cut_at."""

@@ -109,7 +109,7 @@ def attentive_entropy(class_logits, domain_logits):
   return tf.reduce_mean(attention * entropy(class_logits))
 
 
-def attention_map(features):
+def attention_map(features, aggregation='squares'):
   """Where a network looks: the energy of the features at every position.
 
   Kang et al. 2018, Eq. 4: sum_c |F_c|^2 at every position, flattened row by
@@ -118,6 +118,8 @@ def attention_map(features):
 
   Args:
     features: [B, H, W, C], the feature maps of one layer.
+    aggregation: 'squares', or as in Table A1: 'absolute', sum_c |F_c| (L1);
+      'maximum', max_c |F_c| (L-infinity); 'raw', F itself, [B, H W C].
 
   Returns:
     [B, H W] of norm 1, in [0, 1]; 0 where all features of an image are, and no
@@ -125,15 +127,18 @@ def attention_map(features):
   """
   features = at_least_float32(features)
   features.shape.assert_has_rank(4)
-  energies = tf.reduce_sum(tf.square(features), axis=-1)
-  positions = tf.reduce_prod(tf.shape(energies)[1:])
+  energies = {
+    'squares': lambda: tf.reduce_sum(tf.square(features), axis=-1),
+    'absolute': lambda: tf.reduce_sum(tf.abs(features), axis=-1),
+    'maximum': lambda: tf.reduce_max(tf.abs(features), axis=-1),
+    'raw': lambda: features,
+  }[aggregation]()
+  flat = tf.reshape(energies, [-1, tf.reduce_prod(tf.shape(energies)[1:])])
   # Small features are no darker than large ones. The quotient below does not
   # depend on this scale, so it has no gradient.
-  scale = tf.reduce_max(energies, axis=[1, 2], keepdims=True)
-  energies = tf.math.divide_no_nan(energies, tf.stop_gradient(scale))
-  return tf.math.l2_normalize(
-    tf.reshape(energies, [-1, positions]), axis=-1, epsilon=1e-12
-  )
+  scale = tf.stop_gradient(tf.reduce_max(tf.abs(flat), axis=1, keepdims=True))
+  flat = tf.math.divide_no_nan(flat, scale)
+  return tf.math.l2_normalize(flat, axis=-1, epsilon=1e-12)
 
 
 def attention_distance(reference, features):

@@ -47,12 +47,12 @@ Deviations:
 """
 
 import dataclasses
-import functools
 from typing import Optional
 
 import tensorflow as tf
 
 from tfda import adaptation, errors, losses
+from tfda.data import translated
 from tfda.settings import check, setting
 
 _DATA = ('source', 'source_to_target', 'target', 'target_to_source')
@@ -72,6 +72,12 @@ class Config:
   training_data: str = setting(
     ','.join(_DATA),
     "what the target network is trained on: the tables' S, T~, T and S~",
+    choices=(
+      'source_to_target',
+      'source,source_to_target',
+      'source_to_target,target',
+      ','.join(_DATA),
+    ),
   )
   attention_weight: float = setting(1.0, 'beta in Eq. 12', minimum=0.0)
   attention: str = setting(
@@ -103,14 +109,7 @@ class Config:
   )
 
   def __post_init__(self):
-    prefix = 'attention_alignment.'
-    check(self, prefix)
-    for name in self.data:
-      if name not in _DATA:
-        raise errors.UsageError(
-          f'--{prefix}training_data={self.training_data}: '
-          f'{errors.near(name, _DATA)}'
-        )
+    check(self, 'attention_alignment.')
 
   @property
   def data(self):
@@ -143,8 +142,6 @@ class Method(adaptation.AdaptationModel):
     seen = {'source', *config.data}
     if self.layers_aligned:
       seen |= {theirs for theirs, ours in _PAIRS if ours in config.data}
-    if 'target_to_source' in config.data:
-      seen.add('target')  # Its posterior.
     self.STREAMS = tuple(name for name in _DATA if name in seen)
 
   def cut_at(self, layer_name):
@@ -163,8 +160,8 @@ class Method(adaptation.AdaptationModel):
   def begin_phase(self, phase, start):
     super().begin_phase(phase, start)
     if self._is_adapting() and int(self.step.numpy()) == start:
-      for copy, weight in self._copies(self.source_network):
-        copy.assign(weight)
+      for held, weight in self.weights_beside(self.source_network):
+        held.assign(weight)
 
   def progress(self):
     """Of the schedule: within N steps, where it begins anew."""
@@ -184,169 +181,105 @@ class Method(adaptation.AdaptationModel):
     if not self._is_adapting():
       return self._classify_source(batch['source'])
     images = {name: batch[name]['image'] for name in self.config.data}
-    maps, logits = self._infer_all(images)
     count = float(sum(x.shape[0] for x in images.values()))
+    maps, logits = self._infer_all(images)
     label = self._label(batch, logits) / count
     likelihood, kept = self._likelihood(batch, logits)
     posterior = likelihood / count
     attention = self._attention(batch, maps) / count
-
     beta = self.config.attention_weight
+
     total = label + posterior + beta * attention  # Eq. 12
-    return total, {
-      'label': label,
-      'posterior': posterior,
-      'attention': attention,
-      'kept': kept,
-    }
+    terms = label, posterior, attention, kept
+    return total, dict(zip(self.LOSS_TERMS, terms))
 
   def _classify_source(self, source):
-    features = self.features(source['image'], training=True, domain='source')
-    label = losses.label_loss(source['label'], self.classifier(features))
-    zero = tf.constant(0.0)
-    terms = {'label': label, 'posterior': zero, 'attention': zero, 'kept': zero}
-    return label, terms
+    logits = self.classifier(self.features(source['image'], training=True))
+    label = losses.label_loss(source['label'], logits)
+    return label, {**dict.fromkeys(self.LOSS_TERMS, 0.0), 'label': label}
 
   def _infer_all(self, images):
-    """{stream: images} -> ({stream: maps}, a layer; {stream: logits}).
+    """{stream: images} -> a list of {stream: maps [b, N]}, {stream: logits}.
 
     In one pass, in which batch normalisation sees the mixture.
     """
-    backbone = self.backbone
-    last = backbone.network.layers[-1].name
-    *features, top = backbone.feature_maps(
-      tf.concat(list(images.values()), axis=0),
-      [*self.layers_aligned, last],
-      training=True,
-    )
-    pooled = backbone.pool(top)
-    if self.bottleneck is not None:
-      pooled = self.bottleneck(pooled)
-    maps = [self._map(x) for x in features]
-    counts = [x.shape[0] for x in images.values()]
-    maps, (logits,) = (
-      [dict(zip(images, tf.split(x, counts))) for x in whole]
-      for whole in (maps, [self.classifier(pooled)])
-    )
-    return maps, logits
+    layers = [*self.layers_aligned, self.backbone.network.layers[-1].name]
+    *features, top = self.backbone.feature_maps(_joined(images), layers, True)
+    top = self.backbone.pool(top)
+    logits = self.classifier(self.bottleneck(top) if self.bottleneck else top)
+    return self._maps(features, images), _split(logits, images)
+
+  def _maps(self, features, images):
+    kind = self.config.attention
+    return [_split(losses.attention_map(x, kind), images) for x in features]
 
   def _label(self, batch, logits):
     """L_CE (Eq. 6), a sum."""
-    labels = {'source': batch['source']['label']}
-    if 'source_to_target' in logits:
-      labels['source_to_target'] = tf.gather(
-        labels['source'], batch['source_to_target']['row']
-      )
-    used = [name for name in labels if name in logits]
-    if not used:
-      return tf.constant(0.0)
-    labels = tf.concat([labels[name] for name in used], axis=0)
-    mean = losses.label_loss(labels, _joined(logits, used))
-    return mean * float(labels.shape[0])
+    labels, logits, count = _both(
+      batch['source']['label'], logits, ('source', 'source_to_target'), batch
+    )
+    return count * losses.label_loss(labels, logits)
 
   def _likelihood(self, batch, logits):
     """L_EM (Eq. 11), a sum; and the share of the target's images that count."""
-    used = [n for n in ('target', 'target_to_source') if n in logits]
-    if not used:
-      return tf.constant(0.0), tf.constant(0.0)
-    posteriors = {'target': self._posterior(batch['target']['image'])}
-    if 'target_to_source' in used:
-      posteriors['target_to_source'] = tf.gather(
-        posteriors['target'], batch['target_to_source']['row']
-      )
-    # Nothing is as probable as that.
-    threshold = tf.where(self._believes(), self.config.posterior_threshold, 2.0)
-    surest = tf.reduce_max(posteriors['target'], axis=-1)
-    kept = tf.reduce_mean(tf.cast(surest >= threshold, tf.float32))
-    posteriors = _joined(posteriors, used)
-    mean = losses.expectation_maximization(
-      posteriors, _joined(logits, used), threshold
+    if 'target' not in batch:
+      return 0.0, 0.0
+    first = self.config.refresh_every if self.config.wait_for_refresh else 0
+    believes = self._steps_of_phase() >= first  # Else nothing is so probable:
+    threshold = tf.where(believes, self.config.posterior_threshold, 2.0)
+    posterior = tf.nn.softmax(self.posterior_network(batch['target']['image']))
+    kept = tf.reduce_max(posterior, axis=-1) >= threshold
+    posterior, logits, count = _both(
+      posterior, logits, ('target', 'target_to_source'), batch
     )
-    return mean * float(posteriors.shape[0]), kept
+    loss = losses.expectation_maximization(posterior, logits, threshold)
+    return count * loss, tf.reduce_mean(tf.cast(kept, tf.float32))
 
   def _attention(self, batch, maps):
     """L_AT (Eq. 5), a sum."""
+    if not maps:
+      return 0.0
     pairs = [pair for pair in _PAIRS if pair[1] in self.config.data]
-    if not self.layers_aligned:
-      return tf.constant(0.0)
-    seen = list(dict.fromkeys(theirs for theirs, _ in pairs))
-    images = [batch[name]['image'] for name in seen]
+    images = {theirs: batch[theirs]['image'] for theirs, _ in pairs}
     references = self.source_network.backbone.feature_maps(
-      tf.concat(images, axis=0), self.layers_aligned
+      _joined(images), self.layers_aligned
     )
-    counts = [x.shape[0] for x in images]
-    compared = []
-    for reference, ours in zip(references, maps):
-      reference = tf.split(tf.stop_gradient(self._map(reference)), counts)
-      compared.append(self._compared(batch, dict(zip(seen, reference)), ours))
-    count = float(compared[0][0].shape[0])
-    references, maps = zip(*compared)
-    if self.config.distance == 'jmmd':
-      return count * losses.joint_mmd(references, maps)
-    measure = losses.multi_kernel_mmd
-    if self.config.distance != 'mmd':
-      measure = functools.partial(
-        losses.map_distance, norm=self.config.distance
+    references = self._maps(map(tf.stop_gradient, references), images)
+    # Of every layer, the maps of all pairs, [n, N] of both networks.
+    compared = [
+      (
+        tf.concat([_rows(theirs[s], s, t, batch) for s, t in pairs], 0),
+        tf.concat([_rows(ours[t], t, s, batch) for s, t in pairs], 0),
       )
-    return count * tf.add_n([measure(*pair) for pair in compared])
+      for theirs, ours in zip(references, maps)
+    ]
+    return float(compared[0][0].shape[0]) * self._discrepancy(compared)
 
-  def _compared(self, batch, theirs, ours):
-    """The maps of all pairs at a layer: [n, N] of both networks."""
-    pairs = []
-    for reference, name in _PAIRS:
-      if name not in ours:
-        continue
-      pair = theirs[reference], ours[name]
-      if name == 'source_to_target':
-        pair = tf.gather(pair[0], batch[name]['row']), pair[1]
-      elif name == 'target':
-        pair = pair[0], tf.gather(pair[1], batch[reference]['row'])
-      pairs.append(pair)
-    return [tf.concat(maps, axis=0) for maps in zip(*pairs)]
-
-  def _map(self, features):
-    """[B, H, W, C] -> [B, N] of L2 norm 1, as `attention` says."""
-    if self.config.attention == 'squares':
-      return losses.attention_map(features)
-    features = losses.at_least_float32(features)
-    if self.config.attention != 'raw':
-      sizes = tf.abs(features)
-      summed = self.config.attention == 'absolute'
-      reduce = tf.reduce_sum if summed else tf.reduce_max
-      features = reduce(sizes, axis=-1)
-    flat = tf.reshape(features, [features.shape[0], -1])
-    return tf.math.l2_normalize(flat, axis=-1, epsilon=1e-12)
-
-  def _posterior(self, images):
-    return tf.nn.softmax(self.posterior_network(images))
-
-  def _believes(self):
-    """Whether there is L_EM, at this step."""
-    waits = self.config.wait_for_refresh
-    return self._steps_of_phase() >= (self.config.refresh_every if waits else 0)
+  def _discrepancy(self, compared):
+    """The sum over layers, of the mean over pairs where there are such."""
+    kind = self.config.distance
+    if kind == 'jmmd':
+      return losses.joint_mmd(*zip(*compared))
+    if kind == 'mmd':
+      return tf.add_n([losses.multi_kernel_mmd(*maps) for maps in compared])
+    return tf.add_n([losses.map_distance(*maps, kind) for maps in compared])
 
   def _refresh(self):
     """M_post becomes the target network, at the first of every N steps.
 
-    It is written at every step: an update under a condition cannot leave a
-    replica.
+    It is written at every step: a replica cannot be left under a condition.
     """
 
     def write(strategy):
       due = self._steps_of_phase() % self.config.refresh_every == 0
-      for copy, weight in self._copies(self.posterior_network):
+      for held, weight in self.weights_beside(self.posterior_network):
         strategy.extended.update(
-          copy,
-          lambda held, new: held.assign(tf.where(due, new, held)),
+          held,
+          lambda old, new: old.assign(tf.where(due, new, old)),
           args=(weight,),
         )
 
     tf.distribute.get_replica_context().merge_call(write)
-
-  def _copies(self, network):
-    """Pairs (weight of a copy, of this network)."""
-    pairs = zip(network.inference_weights(), self.inference_weights())
-    return [pair for pair in pairs if pair[0] is not pair[1]]
 
   def _is_adapting(self):
     return self._phase is None or self._phase.name == 'adaptation'
@@ -355,5 +288,23 @@ class Method(adaptation.AdaptationModel):
     return self.step - (self._phase_start or 0)
 
 
-def _joined(parts, names):
-  return tf.concat([parts[name] for name in names], axis=0)
+def _joined(parts, names=None):
+  return tf.concat([parts[name] for name in names or parts], axis=0)
+
+
+def _split(whole, parts):
+  return dict(zip(parts, tf.split(whole, [x.shape[0] for x in parts.values()])))
+
+
+def _rows(values, stream, other, batch):
+  """Values of the images of a stream whose translations another one has."""
+  if translated.DIRECTIONS.get(other) != stream:
+    return values  # The same stream, or the translated one.
+  return tf.gather(values, batch[other]['row'])
+
+
+def _both(values, logits, streams, batch):
+  """Values of images, again for their translations; the logits; how many."""
+  used = [name for name in streams if name in logits]
+  values = tf.concat([_rows(values, streams[0], n, batch) for n in used], 0)
+  return values, _joined(logits, used), float(values.shape[0])
