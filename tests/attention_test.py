@@ -171,7 +171,6 @@ def test_picture_goes_into_the_run_where_no_file_is_named(run, folder):
     ('empty', 'no images; they end in .png'),
     ('broken', '0.png: cannot be read'),
     ('file', 'no such folder'),
-    ('two runs', '--attention is of one run'),
     ('count', '--attention_images=0 is below 1'),
     ('no run', 'no run directory'),
     ('out', '--out='),
@@ -190,8 +189,6 @@ def test_what_cannot_be_drawn_is_one_line(
     (folder / '0.png').write_bytes(b'no image')
   elif spoil == 'file':
     words[1] += '/0.png'
-  elif spoil == 'two runs':
-    words.append(run)
   elif spoil == 'count':
     words.append('--attention_images=0')
   elif spoil == 'no run':
@@ -203,6 +200,31 @@ def test_what_cannot_be_drawn_is_one_line(
   assert out == '' and err.startswith('error: ') and err.count('\n') == 1
   assert told in err
   assert not (tmp_path / 'maps.png').exists()
+
+
+def test_several_runs_are_drawn_beside_each_other(
+  run, folder, monkeypatch, capsys, tmp_path
+):
+  """Of any method: the energy of the features at every position."""
+  drawn, draw = [], attention.draw_columns
+  monkeypatch.setattr(
+    attention, 'draw_columns', lambda x: drawn.append(x) or draw(x)
+  )
+  other = train(tmp_path / 'method' / 'seed7', attention='global')
+  tool.main([run, other, f'--attention={folder}', '--attention_images=2'])
+  out = os.path.join(other, 'attention.png')
+  assert capsys.readouterr().out.split()[-1] == out
+  assert min(PIL.Image.open(out).size) > 100
+  (columns,) = drawn
+  assert len(columns) == 3 and 'method: seed7' in columns
+  images, maps = columns['method: seed7']
+  np.testing.assert_array_equal(images, columns['image'][0])
+  _, _, model = restore.restore(other)
+  features = model.backbone.feature_map(images.astype(np.float32)).numpy()
+  energies = np.square(features).sum(axis=-1)
+  for found, energy in zip(maps, energies):
+    expected = energy / np.sqrt(np.square(energy).sum())
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_run_without_attention_is_refused(folder, tmp_path):

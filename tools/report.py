@@ -1,11 +1,12 @@
 """Writes one HTML page that compares finished runs.
 
   python -m tools.report RUN [RUN ...] [--out=FILE]
-  python -m tools.report RUN --attention=FOLDER [--out=FILE.png]
+  python -m tools.report RUN [RUN ...] --attention=FOLDER [--out=FILE.png]
 
 It opens without a network, and needs nothing but the run directories. Name the
 source_only run too, to see the features before and after adaptation. The second
-form draws the attention maps of any images, for a method that has some.
+form draws attention maps of any images: of one run those of a method that has
+some, of several runs where each of their networks looks.
 """
 
 import dataclasses
@@ -49,11 +50,9 @@ def main(arguments):
   if settings.attention is not None:
     from tfda.evaluation import folder_attention
 
-    if len(runs) > 1:
-      raise errors.UsageError('--attention is of one run; name one')
     print(
       folder_attention.write(
-        runs[0], settings.attention, settings.out, settings.attention_images
+        runs, settings.attention, settings.out, settings.attention_images
       )
     )
     return

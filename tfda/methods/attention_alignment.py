@@ -53,6 +53,7 @@ import tensorflow as tf
 
 from tfda import adaptation, errors, losses
 from tfda.data import translated
+from tfda.evaluation import attention
 from tfda.settings import check, setting
 
 _DATA = ('source', 'source_to_target', 'target', 'target_to_source')
@@ -157,6 +158,10 @@ class Method(adaptation.AdaptationModel):
       phase('adaptation', steps - first, None, (make_optimizer(),)),
     ]
 
+  def pictures(self, data):
+    networks = {'source network': self.source_network, 'target network': self}
+    return attention.compare(networks, data)
+
   def begin_phase(self, phase, start):
     super().begin_phase(phase, start)
     if self._is_adapting() and int(self.step.numpy()) == start:
@@ -186,11 +191,11 @@ class Method(adaptation.AdaptationModel):
     label = self._label(batch, logits) / count
     likelihood, kept = self._likelihood(batch, logits)
     posterior = likelihood / count
-    attention = self._attention(batch, maps) / count
+    distance = self._attention(batch, maps) / count
     beta = self.config.attention_weight
 
-    total = label + posterior + beta * attention  # Eq. 12
-    terms = label, posterior, attention, kept
+    total = label + posterior + beta * distance  # Eq. 12
+    terms = label, posterior, distance, kept
     return total, dict(zip(self.LOSS_TERMS, terms))
 
   def _classify_source(self, source):
