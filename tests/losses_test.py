@@ -600,6 +600,233 @@ def test_attention_distance_checks_shapes():
       losses.attention_distance(features, bad)
 
 
+# The other attention maps and distances.
+
+
+def _aggregated(features, aggregation):
+  """Table A1, image by image and position by position."""
+  rows = []
+  for image in features:
+    row = []
+    for position in image.reshape(-1, image.shape[-1]):
+      sizes = [abs(value) for value in position]
+      row += {
+        'squares': lambda s=sizes: [sum(value**2 for value in s)],
+        'absolute': lambda s=sizes: [sum(s)],
+        'maximum': lambda s=sizes: [max(s)],
+        'raw': lambda p=position: list(p),
+      }[aggregation]()
+    rows.append(np.array(row) / math.sqrt(sum(value**2 for value in row)))
+  return np.stack(rows)
+
+
+_AGGREGATIONS = ['squares', 'absolute', 'maximum', 'raw']
+
+
+@pytest.mark.parametrize('aggregation', _AGGREGATIONS)
+def test_attention_maps_of_table_a1_against_loops(aggregation):
+  features = _maps(3, 4, 2, 5)
+  expected = _aggregated(features, aggregation)
+  value = losses.attention_map(features, aggregation)
+  assert expected.shape == (3, 40 if aggregation == 'raw' else 8)
+  np.testing.assert_allclose(value, expected, rtol=1e-12)
+  spec = tf.TensorSpec([None, None, None, 5], tf.float64)
+  traced = tf.function(
+    lambda x: losses.attention_map(x, aggregation), input_signature=[spec]
+  )
+  np.testing.assert_allclose(traced(features), expected, rtol=1e-12)
+  # The scale of an image's features changes nothing.
+  scales = np.array([1e9, 1e-9, 3.0]).reshape(3, 1, 1, 1)
+  np.testing.assert_allclose(
+    losses.attention_map(scales * features, aggregation), expected, rtol=1e-12
+  )
+  weights = _logits(*expected.shape, seed=1)
+  _, (gradient,) = _gradients(
+    lambda x: tf.reduce_sum(weights * losses.attention_map(x, aggregation)),
+    features,
+  )
+  expected = _finite_differences(
+    lambda x: (weights * _aggregated(x, aggregation)).sum(), features
+  )
+  np.testing.assert_allclose(gradient, expected, atol=1e-8)
+
+
+@pytest.mark.parametrize('norm', ['l2', 'l1'])
+@pytest.mark.parametrize('aggregation', _AGGREGATIONS)
+def test_gradients_are_finite_where_maps_are_zero_or_equal(aggregation, norm):
+  zero = np.zeros([1, 2, 2, 3])
+  features = np.concatenate([zero, zero, _maps(2, 2, 2, 3)])
+  others = np.concatenate([zero, _maps(1, 2, 2, 3, seed=1), features[2:]])
+  for ours, theirs in ((features, others), (others, features)):
+    value, (gradient,) = _gradients(
+      lambda x, t=theirs: losses.map_distance(
+        losses.attention_map(t, aggregation),
+        losses.attention_map(x, aggregation),
+        norm,
+      ),
+      ours,
+    )
+    # The second pair alone differs.
+    seen = losses.attention_map(others, aggregation)[1]
+    by_hand = np.linalg.norm(seen, 1 if norm == 'l1' else 2) / 4
+    np.testing.assert_allclose(value, by_hand, rtol=1e-5)
+    assert np.isfinite(gradient).all()
+    np.testing.assert_array_equal(gradient[0], zero[0])
+
+
+def test_map_distance_examples():
+  pair = np.array([[0.6, 0.8]]), np.array([[1.0, 0.0]])
+  np.testing.assert_allclose(losses.map_distance(*pair), 0.8944, atol=5e-5)
+  # |0.6 - 1| + |0.8 - 0|
+  np.testing.assert_allclose(losses.map_distance(*pair, 'l1'), 1.2, rtol=1e-12)
+
+
+@pytest.mark.parametrize('norm', ['l2', 'l1'])
+def test_map_distance_against_loops(norm):
+  reference, maps = _logits(4, 6), _logits(4, 6, seed=1)
+
+  def by_hand(reference, maps):
+    distances = []
+    for a, b in zip(reference, maps):
+      sizes = [abs(x - y) for x, y in zip(a, b)]
+      distances.append(
+        sum(sizes) if norm == 'l1' else math.sqrt(sum(s**2 for s in sizes))
+      )
+    return sum(distances) / len(distances)
+
+  value, gradients = _gradients(
+    lambda a, b: losses.map_distance(a, b, norm), reference, maps
+  )
+  np.testing.assert_allclose(value, by_hand(reference, maps), rtol=1e-10)
+  # A gradient reaches both.
+  np.testing.assert_allclose(
+    gradients[0],
+    _finite_differences(lambda x: by_hand(x, maps), reference),
+    atol=1e-8,
+  )
+  np.testing.assert_allclose(gradients[1], -gradients[0], rtol=1e-12)
+
+
+# multi_kernel_mmd, joint_mmd
+
+
+def _mean_distance(source, target):
+  """Of two different rows of both together: b, the mean of ||x - y||^2."""
+  rows, distances = [*source, *target], []
+  for i, x in enumerate(rows):
+    distances += [((x - y) ** 2).sum() for j, y in enumerate(rows) if j != i]
+  return sum(distances) / len(distances)
+
+
+def _mmd(sources, targets, bandwidths=None):
+  """Pair by pair; of each layer [B, D], [B', D] and, if given, its b."""
+  pairs = list(zip(sources, targets))
+  bandwidths = bandwidths or [_mean_distance(*pair) for pair in pairs]
+
+  def mean(left, right):
+    kernels = []
+    for i in range(len(left[0])):
+      for j in range(len(right[0])):
+        kernel = 1.0
+        for x, y, b in zip(left, right, bandwidths):
+          squares = ((x[i] - y[j]) ** 2).sum()
+          kernel *= sum(
+            math.exp(-squares / (2.0**e * b)) for e in (-2, -1, 0, 1, 2)
+          )
+        kernels.append(kernel)
+    return sum(kernels) / len(kernels)
+
+  return (
+    mean(sources, sources) + mean(targets, targets) - 2 * mean(sources, targets)
+  )
+
+
+def test_mmd_examples():
+  cross = sum(math.exp(-x) for x in (4, 2, 1, 0.5, 0.25))
+  np.testing.assert_allclose(cross, 1.9069, atol=5e-5)
+  once = losses.multi_kernel_mmd([[0.0]], [[1.0]])
+  np.testing.assert_allclose(once, 10 - 2 * cross, rtol=1e-6)
+  np.testing.assert_allclose(once, 6.1863, atol=5e-5)
+  twice = losses.joint_mmd([[[0.0]], [[0.0]]], [[[1.0]], [[1.0]]])
+  np.testing.assert_allclose(twice, 50 - 2 * cross**2, rtol=1e-6)
+  np.testing.assert_allclose(twice, 42.7278, atol=5e-5)
+
+
+@pytest.mark.parametrize('widths', [(4,), (4, 3), (2, 2, 5)])
+def test_mmd_against_loops(widths):
+  """Of unequal numbers of rows; b is a constant for the gradient."""
+  sources = [_logits(3, width, seed=i) for i, width in enumerate(widths)]
+  targets = [
+    1.0 + _logits(5, width, seed=10 + i) for i, width in enumerate(widths)
+  ]
+
+  def joint(*layers):
+    # DAN's is that of one layer.
+    if len(widths) == 1:
+      return losses.multi_kernel_mmd(*layers)
+    return losses.joint_mmd(layers[: len(widths)], layers[len(widths) :])
+
+  value, gradients = _gradients(joint, *sources, *targets)
+  np.testing.assert_allclose(value, _mmd(sources, targets), rtol=1e-10)
+  fixed = [_mean_distance(*pair) for pair in zip(sources, targets)]
+  layers = [*sources, *targets]
+  for place, gradient in enumerate(gradients):
+
+    def moved(x, place=place, b=fixed):
+      changed = [*layers[:place], x, *layers[place + 1 :]]
+      return _mmd(changed[: len(widths)], changed[len(widths) :], b)
+
+    expected = _finite_differences(moved, layers[place])
+    np.testing.assert_allclose(gradient, expected, atol=1e-8)
+    # With the gradient of b it would be another one.
+    if place == 0:
+      through = _finite_differences(
+        lambda x, moved=moved: moved(x, b=None), layers[place]
+      )
+      assert np.abs(through - expected).max() > 1e-4
+
+
+def test_mmd_of_the_same_rows_is_zero_in_any_order():
+  rows = _logits(6, 4)
+  for other in (rows, rows[::-1]):
+    np.testing.assert_allclose(
+      losses.multi_kernel_mmd(rows, other), 0.0, atol=1e-12
+    )
+    np.testing.assert_allclose(
+      losses.joint_mmd([rows, rows**2], [other, other**2]), 0.0, atol=1e-12
+    )
+  # Of layers in another order alone it is not: the pairs are broken.
+  apart = losses.joint_mmd([rows, rows**2], [rows, (rows**2)[::-1]])
+  assert apart > 0.1
+
+
+@pytest.mark.parametrize('level', [0.0, 1e4])
+def test_mmd_of_rows_that_are_all_equal_is_a_number(level):
+  rows = np.full([3, 4], level, np.float32)
+  value, gradients = _gradients(losses.multi_kernel_mmd, rows, rows[:2])
+  assert value == 0.0
+  for gradient in gradients:
+    np.testing.assert_array_equal(gradient, np.zeros(gradient.shape))
+  # Where one layer tells nothing, the other one decides; its kernel is 5.
+  others = _logits(3, 2).astype(np.float32), _logits(2, 2, seed=1).astype('f4')
+  joint = losses.joint_mmd([rows, others[0]], [rows[:2], others[1]])
+  alone = losses.multi_kernel_mmd(*others)
+  np.testing.assert_allclose(joint, 5 * alone, rtol=1e-5)
+
+
+def test_mmd_keeps_its_digits_far_from_zero_and_in_half_precision():
+  source, target = _logits(4, 3), _logits(5, 3, seed=1)
+  expected = _mmd([source], [target])
+  far = [np.float32(1000 + x) for x in (source, target)]
+  np.testing.assert_allclose(losses.multi_kernel_mmd(*far), expected, rtol=1e-3)
+  half = [tf.constant(x, tf.float16) for x in (source, target)]
+  value = losses.multi_kernel_mmd(*half)
+  assert value.dtype == tf.float32
+  np.testing.assert_allclose(value, expected, rtol=1e-2)
+  with pytest.raises(ValueError, match='rank'):
+    losses.multi_kernel_mmd(tf.zeros([2, 3, 4]), tf.zeros([2, 3, 4]))
+
+
 # expectation_maximization
 
 

@@ -448,6 +448,151 @@ def test_stored_features_take_the_place_of_images():
     )
 
 
+# Translated images.
+
+_TRANSLATED = {'source_to_target': 'source', 'target_to_source': 'target'}
+_WITH_TRANSLATIONS = ('source', 'target', *_TRANSLATED)
+
+
+def _with_translations(share=0.5, make=_domain, shift=100, **more):
+  """Elements of 8 images; translations are the images, brighter by `shift`."""
+  originals = {'source': make('a', 10), 'target': make('bb', 7)}
+  translated = {
+    stream: dataclasses.replace(
+      originals[side], images=originals[side].images + np.uint8(shift)
+    )
+    for stream, side in _TRANSLATED.items()
+  }
+  settings = {'streams': _WITH_TRANSLATIONS, 'batch_size': 8, **more}
+  return _elements(
+    **originals, translated=translated, translated_share=share, **settings
+  )
+
+
+@pytest.mark.parametrize(
+  'share, rows',
+  [
+    (0.5, [1, 3, 5, 7]),
+    (0.25, [3, 7]),
+    (3 / 7, [2, 5, 7]),  # 3.43 images.
+    (0.6, [1, 3, 4, 6, 7]),  # 4.8.
+    (1.0, [0, 1, 2, 3, 4, 5, 6, 7]),
+  ],
+)
+def test_translated_streams_have_the_translations_of_rows(share, rows):
+  elements = _with_translations(share)
+  assert len(elements) == 6
+  plain = _elements(
+    source=_domain('a', 10), target=_domain('bb', 7), batch_size=8
+  )
+  for element, without in zip(elements, plain):
+    for stream, side in _TRANSLATED.items():
+      part, original = element[stream], element[side]
+      assert part.keys() == {'image', 'index', 'row'}  # Never a label.
+      assert (part['row'].dtype, part['index'].dtype) == (np.int32, np.int64)
+      np.testing.assert_array_equal(part['row'], rows)
+      np.testing.assert_array_equal(part['index'], original['index'][rows])
+      np.testing.assert_array_equal(
+        part['image'], original['image'][rows] + np.uint8(100)
+      )
+    # They change nothing else.
+    _assert_equal([{s: element[s] for s in without}], [without])
+
+
+def test_translations_are_cropped_and_flipped_as_their_images():
+  """Of themselves: the same pixels. And on two replicas, resumed, or alone."""
+  more = {
+    'make': _pictures,
+    'shift': 0,
+    'image_size': 4,
+    'augmentation': 'crop_flip',
+    'class_balanced': True,
+  }
+  whole = _with_translations(last_step=4, **more)
+  for element in whole:
+    for stream, side in _TRANSLATED.items():
+      images = element[side]['image'][element[stream]['row']]
+      np.testing.assert_array_equal(element[stream]['image'], images)
+  _assert_equal(
+    _with_translations(first_step=2, last_step=4, **more), whole[2:]
+  )
+  halves = _with_translations(last_step=4, replicas=2, **more)
+  for step, element in enumerate(whole):
+    parts = halves[2 * step : 2 * step + 2]
+    for stream, content in element.items():
+      for key, values in content.items():
+        joined = [
+          part[stream][key] + (4 * i if key == 'row' else 0)
+          for i, part in enumerate(parts)
+        ]
+        np.testing.assert_array_equal(np.concatenate(joined), values)
+  # Without their images too.
+  alone = _with_translations(last_step=4, streams=tuple(_TRANSLATED), **more)
+  _assert_equal(alone, [{s: e[s] for s in _TRANSLATED} for e in whole])
+
+
+def test_stored_features_of_translations_are_of_the_same_crops():
+  # Copy c of image i holds 10 i + c, that of its translation 100 more.
+  values = (10.0 * np.arange(10)[:, np.newaxis] + np.arange(4)).reshape(40, 1)
+  source = dataclasses.replace(_domain('a', 10), features=np.float32(values))
+  translated = dataclasses.replace(source, features=np.float32(values + 100))
+  seen = set()
+  for element in _elements(
+    ('source', 'source_to_target'),
+    source,
+    batch_size=8,
+    translated={'source_to_target': translated},
+    translated_share=0.5,
+  ):
+    part = element['source_to_target']
+    features = element['source']['image'][part['row']]
+    np.testing.assert_array_equal(part['image'], features + 100)
+    seen |= set(features[:, 0] % 10)
+  assert seen == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+  'batch_size, share, rows',
+  # 12.8, 27.4, 30, and halves to the even number.
+  [(64, 0.2, 13), (64, 3 / 7, 27), (70, 3 / 7, 30), (5, 0.5, 2), (7, 0.5, 4)],
+)
+def test_share_of_translated_images_is_rounded(batch_size, share, rows):
+  for stream in _TRANSLATED:
+    assert pipeline.stream_rows(stream, batch_size, share) == rows
+  for stream in ('source', 'target', 'labelled_target'):
+    assert pipeline.stream_rows(stream, batch_size, share) == batch_size
+
+
+@pytest.mark.parametrize(
+  'more, message',
+  [
+    ({'translated': {}}, '--translation=RUN names its run'),
+    ({'translated': {'source_to_target': _domain('a', 10)}}, '--translation='),
+    (
+      {'translated_share': 3 / 7, 'replicas': 2},
+      'batch_size=8, 3 of them translated, cannot be split over 2 replicas',
+    ),
+    ({'translated_share': 0.05}, '0 of them translated'),
+    ({'batch_size': 9, 'replicas': 2}, 'batch_size=9.* over 2 replicas'),
+  ],
+)
+def test_translations_that_are_missing_or_cannot_be_split(more, message):
+  domains_ = {
+    'source_to_target': _domain('a', 10),
+    'target_to_source': _domain('b', 7),
+  }
+  settings = {'batch_size': 8, 'translated': domains_, **more}
+  with pytest.raises(errors.UsageError, match=message) as refused:
+    _elements(_WITH_TRANSLATIONS, **settings)
+  assert '\n' not in str(refused.value)
+  # Streams that need none are not refused for it.
+  if 'replicas' not in more:
+    assert len(_elements(batch_size=8, translated=more.get('translated'))) == 6
+
+
+# Images that cannot be read.
+
+
 class _Lost(_OnDisk):
   def __getitem__(self, index):
     raise errors.RunError('cache/rows.bin is cut off; run it again')
