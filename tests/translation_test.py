@@ -447,15 +447,16 @@ def test_warnings_of_what_is_wrong(function, wrong):
   data = {(side, 'test'): domain for side in cyclegan.SIDES}
   found = translations.scores(Made(function), data)
   assert list(found) == list(cyclegan.CycleGAN.SCORES)
-  kept = {'source_to_target': 0.6, 'target': None}
+  kept = {'source': 0.9, 'source_to_target': 0.6, 'target': None}
   lines = list(translations.warnings(found, kept, 0.5))
   assert len(lines) == len(wrong)
   for line, words in zip(lines, wrong):
     assert words in line and '\n' not in line
-  kept = {'source_to_target': 0.4, 'target': 0.3}
+  kept = {'source': 0.9, 'source_to_target': 0.4, 'target': 0.3}
   (lost,) = list(translations.warnings(found, kept, 0.5))[len(wrong) :]
   assert 'lose labels' in lost and '40.0%' in lost and '\n' not in lost
-  assert '40.0% of translations (of the target 30.0%)' in lost
+  told = '40.0% of translations (90.0% of the source, 30.0% of the target)'
+  assert told in lost
 
 
 # Runs.
@@ -525,7 +526,6 @@ def test_run_that_goes_on_ends_with_the_same_bits(folders, finished, tmp_path):
   tf.compat.v1.train.update_checkpoint_state(
     str(resumed / 'checkpoints'), str(resumed / 'checkpoints' / 'ckpt-2')
   )
-  shutil.rmtree(resumed / 'classifier')  # Its flags have the other's path.
   translation.train(settings(folders, resumed))
   ours, theirs = _checkpoint(resumed), _checkpoint(finished)
   assert set(ours) == set(theirs)
@@ -653,6 +653,26 @@ def test_finished_run_is_left_alone_and_other_settings_refused(
   assert before == after
   with pytest.raises(errors.UsageError, match='--filters was 2, is 3;'):
     translation.train(settings(folders, finished, filters=3))
+
+
+@pytest.mark.slow
+def test_translations_that_were_deleted_are_made_again(
+  folders, finished, tmp_path
+):
+  """In a run that was moved, too, and judged by another threshold."""
+  moved = tmp_path / 'moved'
+  shutil.copytree(finished, moved)
+  deleted = moved / 'target_to_source'
+  shutil.rmtree(deleted)
+  translation.train(settings(folders, moved, label_threshold=0.0))
+  ours, theirs = (
+    domains.load(f'translated:{run}/target_to_source', 'test', SIZE)
+    for run in (moved, finished)
+  )
+  np.testing.assert_array_equal(ours.images, theirs.images)
+  with open(moved / 'results.json') as file:
+    warned = json.load(file)['warnings']
+  assert not any('labels' in line for line in warned)
 
 
 def test_run_of_another_tool_is_named(finished, monkeypatch, capsys):

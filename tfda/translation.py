@@ -25,6 +25,14 @@ from tfda.settings import check, setting, setting_of
 
 _AS_THERE = functools.partial(setting_of, experiment.Experiment)
 _BLOCK = 256  # Translated images that are written at a time.
+# What may change when a run is resumed.
+_RESUMABLE = (
+  *experiment.RESUMABLE,
+  'backbone',
+  'backbone_weights',
+  'classifier_steps',
+  'label_threshold',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +168,8 @@ def make_phase(settings, model):
 def train(settings):
   """Trains, or goes on training, and translates; a finished run is left alone.
 
+  Unless its translated images were deleted: then they are made again.
+
   Of flags.txt, checkpoints/, logs/, metrics.csv and pictures/ see
   experiment.train. Beside them are source_to_target/ and target_to_source/, the
   domains `translated:...`; export/ with the generators; classifier/, the run of
@@ -175,8 +185,11 @@ def train(settings):
     UsageError, RunError, Interrupted: as experiment.train.
   """
   run = run_directory.RunDirectory(settings.directory())
-  run.check(settings, None, experiment.RESUMABLE)
-  if run.finished():
+  run.check(settings, None, _RESUMABLE)
+  if run.finished() and all(
+    translated.is_there(domain_path(run, direction))
+    for direction in translated.DIRECTIONS
+  ):
     return run.path
   judge = _judge(settings, run)
   # What is wrong with it shows before the hours of training.
@@ -186,8 +199,10 @@ def train(settings):
     tf.config.experimental.enable_op_determinism()
   with experiment.make_strategy(settings).scope():
     model, data, measured = _train(settings, run)
-  _write(settings, model, data, run)
   found = translations.scores(model, data)
+  if settings.resize:  # Whole images, not their centres.
+    data = task.load(settings, settings.image_size)
+  _write(settings, model, data, run)
   preserved = _preserved(judge, data, run)
   warnings = list(
     translations.warnings(found, preserved, settings.label_threshold)
@@ -240,8 +255,6 @@ def domain_path(run, direction):
 
 def _write(settings, model, data, run):
   """Writes both translated domains, and the generators."""
-  if settings.resize:  # Whole images, not their centres.
-    data = task.load(settings, settings.image_size)
   for direction, (here, _) in cyclegan.DIRECTIONS.items():
     for split in domains.SPLITS:
       domain = data[here, split]
@@ -266,14 +279,11 @@ def _translations(model, domain, direction):
 
 
 def _judge(settings, run):
-  """The Experiment of a classifier of the source; translations are its target.
-
-  They take no part in its training, but for the mean that it subtracts.
-  """
+  """The Experiment of a classifier of the source, which sees nothing else."""
   return experiment.Experiment(
     method='source_only',
     source=settings.source,
-    target=translated.PREFIX + domain_path(run, 'source_to_target'),
+    target=settings.source,
     data_dir=settings.data_dir,
     run_dir=os.path.join(run.path, 'classifier'),
     cache_dir=settings.cache_dir,
@@ -293,20 +303,16 @@ def _preserved(judge, data, run):
 
   Those on target images need their labels, which only measure: None without.
   """
-  judged = run_directory.RunDirectory(experiment.train(judge))
-  found = judged.read_results()['accuracy']
-  accuracies = {
-    'source': found['source'],
-    'source_to_target': found['target'],
-    'target': None,
-    'target_to_source': None,
-  }
-  target = data['target', 'test']
-  if target.labels is not None:
-    _, _, model = restore.restore(judged.path)
-    name = translated.PREFIX + domain_path(run, 'target_to_source')
+  _, _, model = restore.restore(experiment.train(judge))
+  accuracies = {}
+  for direction, side in translated.DIRECTIONS.items():
+    domain = data[side, 'test']
+    name = translated.PREFIX + domain_path(run, direction)
     made = domains.load(name, 'test', judge.image_size)
-    made = dataclasses.replace(made, labels=target.labels)
-    accuracies['target'] = evaluate.accuracy(model, target, 'source')
-    accuracies['target_to_source'] = evaluate.accuracy(model, made, 'source')
+    made = dataclasses.replace(made, labels=domain.labels)
+    for name, judged in ((side, domain), (direction, made)):
+      labelled = domain.labels is not None
+      accuracies[name] = (
+        evaluate.accuracy(model, judged, 'source') if labelled else None
+      )
   return accuracies

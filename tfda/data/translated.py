@@ -45,6 +45,14 @@ def write(path, domain, size, blocks, labelled):
     )
 
 
+def is_there(path):
+  """Whether both splits are in a folder."""
+  train = storage.find('train', path)
+  return train is not None and (
+    train.notes['transductive'] or storage.find('test', path) is not None
+  )
+
+
 def read(path, split, size, reading):
   """Reads a split.
 

@@ -94,9 +94,10 @@ def warnings(found, preserved, threshold):
 
   Args:
     found: of `scores`.
-    preserved: {'source_to_target': , 'target': }, accuracies in [0, 1] of a
-      classifier of the source on translated source images, and on those of the
-      target if they have labels: to look as these do costs some by itself.
+    preserved: {'source': , 'source_to_target': , 'target': }, accuracies in
+      [0, 1] of a classifier of the source on source images, on their
+      translations, and on those of the target if they have labels: to look as
+      these do costs some by itself.
     threshold: accuracy below which labels count as lost.
   """
   for name, value in found.items():
@@ -113,11 +114,11 @@ def warnings(found, preserved, threshold):
       )
   kept, of_target = preserved['source_to_target'], preserved['target']
   if kept < threshold:
-    of_target = '' if of_target is None else f' (of the target {of_target:.1%})'
+    of_target = '' if of_target is None else f', {of_target:.1%} of the target'
     yield (
       'source_to_target may lose labels: a classifier of the source is right '
-      f'about {kept:.1%} of translations{of_target}, and '
-      f'--label_threshold={threshold}'
+      f'about {kept:.1%} of translations ({preserved["source"]:.1%} of the '
+      f'source{of_target}), and --label_threshold={threshold}'
     )
 
 
