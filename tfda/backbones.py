@@ -125,6 +125,15 @@ class Backbone(tf.keras.layers.Layer):
     maps = network(inputs, training=training)
     return [maps[name] for name in layers]
 
+  def check_maps(self, layers):
+    """Raises UsageError unless `feature_maps` has maps of these layers."""
+    if not layers:
+      return
+    network = self._network_to(tuple(layers), 'target', self.cut_layer)
+    for name, shape in network.output_shape.items():
+      if len(shape) != 4:
+        raise errors.UsageError(f'{name}: its output is no feature map')
+
   def _make_network_to(self, names, domain, cut_layer):
     """The network from a cut, or from images, to {name: map}."""
     network = self.source_network if domain == 'source' else self.network

@@ -249,10 +249,7 @@ def build(experiment, config, num_classes):
     backbone.freeze_batch_norm()
   if experiment.domain_batch_norm:
     backbone.separate_batch_norm()
-  method = methods.load(experiment.method).Method
-  if experiment.target_labelled:
-    method = semi_supervised.extended(method)
-  return method(
+  return _method(experiment)(
     backbone,
     num_classes,
     config,
@@ -260,6 +257,14 @@ def build(experiment, config, num_classes):
     bottleneck_units=experiment.bottleneck,
     classifier_dropout=experiment.classifier_dropout,
     read_size=experiment.resize,
+  )
+
+
+def _method(experiment):
+  """The method's class, as the settings want it."""
+  method = methods.load(experiment.method).Method
+  return (
+    semi_supervised.extended(method) if experiment.target_labelled else method
   )
 
 
@@ -363,6 +368,7 @@ def make_strategy(experiment):
 def _train(experiment, config, run):
   # Of the code that is imported now; a commit may be made while it trains.
   commit = run_directory.commit()
+  _method(experiment)  # What is wrong with it shows before data are read.
   # The size is known from the network, the number of classes from the data.
   image_size = backbones.image_size(experiment.backbone, experiment.image_size)
   data = task.load(experiment, read_size(experiment, image_size))

@@ -122,18 +122,26 @@ def attention_map(features, aggregation='squares'):
       'maximum', max_c |F_c| (L-infinity); 'raw', F itself, [B, H W C].
 
   Returns:
-    [B, H W] of norm 1, in [0, 1]; 0 where all features of an image are, and no
-    gradient there.
+    [B, H W] of norm 1, in [0, 1]; of 'raw' [B, H W C], in [-1, 1]; 0 where all
+    features of an image are, and no gradient there.
+
+  Raises:
+    ValueError: another aggregation.
   """
   features = at_least_float32(features)
   features.shape.assert_has_rank(4)
-  energies = {
+  kinds = {
     'squares': lambda: tf.reduce_sum(tf.square(features), axis=-1),
     'absolute': lambda: tf.reduce_sum(tf.abs(features), axis=-1),
     'maximum': lambda: tf.reduce_max(tf.abs(features), axis=-1),
     'raw': lambda: features,
-  }[aggregation]()
-  flat = tf.reshape(energies, [-1, tf.reduce_prod(tf.shape(energies)[1:])])
+  }
+  if aggregation not in kinds:
+    raise ValueError(f'aggregation {aggregation}; one of {list(kinds)}')
+  energies = kinds[aggregation]()
+  known = energies.shape[1:].num_elements()  # Else only when it runs.
+  width = tf.reduce_prod(tf.shape(energies)[1:]) if known is None else known
+  flat = tf.reshape(energies, [-1, width])
   # Small features are no darker than large ones. The quotient below does not
   # depend on this scale, so it has no gradient.
   scale = tf.stop_gradient(tf.reduce_max(tf.abs(flat), axis=1, keepdims=True))
@@ -164,6 +172,34 @@ def attention_distance(reference, features):
   return map_distance(attention_map(reference), attention_map(features))
 
 
+def map_distances(references, maps, kind='l2'):
+  """The sum over layers of how far attention maps are from each other.
+
+  Args:
+    references: flattened maps [B, N], one a layer; no gradient reaches them.
+    maps: [B, N], likewise.
+    kind: 'l2' or 'l1', of `map_distance`; 'mmd', of `multi_kernel_mmd`; 'jmmd',
+      of `joint_mmd`, over all layers together.
+
+  Returns:
+    A scalar.
+
+  Raises:
+    ValueError: another kind.
+  """
+  references = [tf.stop_gradient(reference) for reference in references]
+  if kind == 'jmmd':
+    return joint_mmd(references, maps)
+  kinds = {
+    'l2': map_distance,
+    'l1': lambda *pair: map_distance(*pair, norm='l1'),
+    'mmd': multi_kernel_mmd,
+  }
+  if kind not in kinds:
+    raise ValueError(f'kind {kind}; one of {[*kinds, "jmmd"]}')
+  return tf.add_n([kinds[kind](*pair) for pair in zip(references, maps)])
+
+
 def map_distance(reference, maps, norm='l2'):
   """Mean distance of pairs of flattened maps; see `attention_distance`.
 
@@ -176,7 +212,12 @@ def map_distance(reference, maps, norm='l2'):
 
   Returns:
     A scalar.
+
+  Raises:
+    ValueError: another norm.
   """
+  if norm not in ('l1', 'l2'):
+    raise ValueError(f'norm {norm}; l1 or l2')
   differences = maps - reference
   if norm == 'l1':
     return tf.reduce_mean(tf.reduce_sum(tf.abs(differences), axis=-1))
@@ -210,22 +251,23 @@ def multi_kernel_mmd(source, target):
 def joint_mmd(sources, targets):
   """`multi_kernel_mmd` of several layers together (JMMD, Long et al. 2017).
 
-  The kernel is the product of the layers' kernels, each with its own b. With
-  one layer twice, in the example of `multi_kernel_mmd`, k(s, s) = 25 and
-  k(s, t) = 1.9068^2: 50 - 7.2721 = 42.7279.
+  The kernel is the product of the layers' kernels, each with its own b, as
+  means of the five and then five times it: a product of many sums overflows.
+  With one layer twice, in the example of `multi_kernel_mmd`, k(s, s) = 5 and
+  k(s, t) = 1.9068^2 / 5: 10 - 1.4544 = 8.5456.
 
   Args:
     sources: [B, D], one a layer; the widths may differ.
     targets: [B', D], likewise.
 
   Returns:
-    A scalar, at least 0.
+    A scalar in [0, 10].
   """
-  kernels = tf.constant(1.0)
+  kernels = 5.0
   for source, target in zip(sources, targets):
     rows = tf.concat([source, target], axis=0)
     rows.shape.assert_has_rank(2)
-    kernels *= _gaussian_kernels(at_least_float32(rows))
+    kernels *= _mean_kernel(at_least_float32(rows))
   of_source = tf.shape(sources[0])[0]
   source_rows, target_rows = kernels[:of_source], kernels[of_source:]
   return (
@@ -235,8 +277,8 @@ def joint_mmd(sources, targets):
   )
 
 
-def _gaussian_kernels(rows):
-  """[N, D] -> the sum of kernels for every pair of rows, [N, N]."""
+def _mean_kernel(rows):
+  """[N, D] -> the mean of the five kernels for every pair of rows, [N, N]."""
   # Distances do not depend on the mean, their digits do.
   rows -= tf.stop_gradient(tf.reduce_mean(rows, axis=0))
   squares = tf.reduce_sum(tf.square(rows), axis=1)
@@ -246,7 +288,7 @@ def _gaussian_kernels(rows):
   count = tf.cast(tf.shape(rows)[0], rows.dtype)
   bandwidth = tf.stop_gradient(tf.reduce_sum(distances)) / (count**2 - count)
   scaled = tf.math.divide_no_nan(distances, bandwidth)
-  return tf.add_n([tf.exp(-scaled / 2.0**i) for i in range(-2, 3)])
+  return tf.add_n([tf.exp(-scaled / 2.0**i) for i in range(-2, 3)]) / 5.0
 
 
 def expectation_maximization(posterior, logits, threshold=0.95):

@@ -265,6 +265,7 @@ def _write(settings, model, data, run):
           settings.image_size,
           functools.partial(_translations, model, domain, direction),
           labelled=here == 'source',
+          made_of=translated.selection(settings, here),
         )
     path = os.path.join(run.export, direction, '1')
     translator.save(model.generators[direction], path)

@@ -53,7 +53,8 @@ def _domains(experiment, model, name):
   from tfda.data import domains, task
 
   if not name:
-    data = task.load(experiment, model.read_size)
+    tested = dataclasses.replace(experiment, translation=None)
+    data = task.load(tested, model.read_size)
     return {side: data[side, 'test'] for side in ('source', 'target')}
   reading = task.reading(experiment)
   return {

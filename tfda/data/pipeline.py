@@ -9,6 +9,7 @@ A stream of translated images follows that of the images they were made of: it
 has the translations of some of its rows, cropped and flipped alike.
 """
 
+import itertools
 import zlib
 
 import numpy as np
@@ -111,11 +112,22 @@ def check(streams, domains, batch_size, replicas=1, translated_share=1.0):
   """Raises UsageError unless `batches` can be made; its arguments."""
   for stream in streams:
     rows = stream_rows(stream, batch_size, translated_share)
-    share = '' if rows == batch_size else f', {rows} of them translated,'
-    if rows % replicas or not rows:
+    share = f' and --translated_share={translated_share:.3g}'
+    share = '' if rows == batch_size else share
+    if rows % replicas:
+      fits = next(
+        size
+        for size in itertools.count(batch_size + 1)
+        if not size % replicas
+        and not stream_rows(stream, size, translated_share) % replicas
+      )
       raise errors.UsageError(
         f'--batch_size={batch_size}{share} cannot be split over {replicas} '
-        'replicas'
+        f'replicas; --batch_size={fits} can'
+      )
+    if not rows:
+      raise errors.UsageError(
+        f'--batch_size={batch_size}{share} leave no translated image in a step'
       )
     domain_name, labelled = _SOURCES[stream]
     domain = domains.get(domain_name)

@@ -43,11 +43,16 @@ def load(experiment, image_size):
     loaded['target', 'train'], loaded['target', 'test'] = train, test
   if experiment.translation:
     for direction, side in translated.DIRECTIONS.items():
-      name = f'{translated.PREFIX}{experiment.translation}/{direction}'
-      loaded[direction, 'train'] = translations = domains.load(
-        name, 'train', image_size, reading=reading(experiment)
+      path = f'{experiment.translation}/{direction}'
+      loaded[direction, 'train'] = domains.load(
+        translated.PREFIX + path, 'train', image_size, None, reading(experiment)
       )
-      translated.check(translations, loaded[side, 'train'])
+      translated.check(
+        loaded[direction, 'train'],
+        loaded[side, 'train'],
+        path,
+        translated.selection(experiment, side),
+      )
   return loaded
 
 

@@ -21,7 +21,7 @@ DIRECTIONS = {'source_to_target': 'source', 'target_to_source': 'target'}
 _AT_ONCE = 500  # Images that are resized.
 
 
-def write(path, domain, size, blocks, labelled):
+def write(path, domain, size, blocks, labelled, made_of=None):
   """Writes what the images of a domain's split became, if it is not there.
 
   Args:
@@ -30,6 +30,7 @@ def write(path, domain, size, blocks, labelled):
     size: side of the translated images in pixels.
     blocks: () -> yields uint8 [n, size, size, 3], in the domain's order.
     labelled: whether the labels are written.
+    made_of: {setting: value} by which the domain's images were chosen.
 
   Raises:
     RunError: it cannot be written.
@@ -39,6 +40,7 @@ def write(path, domain, size, blocks, labelled):
       'labels': domain.labels.tolist() if labelled else None,
       'class_names': list(domain.class_names) if labelled else [],
       'transductive': domain.transductive,
+      'made_of': made_of,
     }
     storage.write(
       domain.split, [size, size, 3], np.uint8, blocks(), path, notes
@@ -87,13 +89,40 @@ def read(path, split, size, reading):
   return array, labels, tuple(notes['class_names']), notes['transductive']
 
 
-def check(translations, domain):
+def selection(settings, side):
+  """{setting: value} that say which images of a side there are, for `check`.
+
+  Args:
+    settings: an Experiment or a Translation.
+    side: 'source' or 'target'.
+  """
+  # Paths of one folder may differ; its images are counted.
+  name = getattr(settings, side)
+  chosen = {side: None if ':' in name else name}
+  if side == 'target':
+    labelled = settings.target_labelled
+    chosen['target_classes'] = settings.target_classes
+    chosen['target_labelled'] = labelled
+    chosen['seed'] = settings.seed if labelled else None
+  return chosen
+
+
+def check(translations, domain, path, wanted):
   """Raises UsageError unless these are the translations of a domain's images.
 
   Args:
     translations: a Domain of `read`.
     domain: the Domain that they are to be made of, image by image.
+    path: the folder that they were read from.
+    wanted: the `selection` of the domain.
   """
+  made_of = storage.find('train', path).notes.get('made_of') or wanted
+  for name, value in wanted.items():
+    if made_of[name] != value:
+      raise errors.UsageError(
+        f'{translations.name}: was made with --{name}={made_of[name]}, not '
+        f'--{name}={value}'
+      )
   count, expected = len(translations.images), len(domain.images)
   labels = translations.labels, domain.labels
   if count != expected or (

@@ -1,13 +1,11 @@
 """Deep adversarial attention alignment.
 
 Kang, Zheng, Yan & Yang, "Deep Adversarial Attention Alignment for Unsupervised
-Domain Adaptation: the Benefit of Target Expectation Maximization", ECCV 2018
-(arXiv:1801.10068).
+Domain Adaptation: the Benefit of Target Expectation Maximization", ECCV 2018.
 
 A network is trained on the source and fixed. A target network starts from it
-and learns from images of both domains and from what a CycleGAN made of them:
-where it looks, from the source network; of the target's classes, from what it
-said itself some time ago.
+and learns from both domains and what a CycleGAN made of them: where to look,
+from the source network; the target's classes, from what itself said before.
 
   x~T = G_ST(xS), x~S = G_TS(xT)                                      (Eq. 1-3)
   A_l(x) = sum_c |F_{l,c}(x)|^2                                         (Eq. 4)
@@ -21,29 +19,28 @@ said itself some time ago.
   paper         here
   -----         ----
   G_ST, G_TS    python -m tools.translate; streams of the run's --translation
-  A, L_AT       losses.attention_map, self._attention; term 'attention'
+  A, L_AT       losses.attention_map, self._distance; term 'attention'
   A^S, A^T      of self.source_network, of this network
   M_post        self.posterior_network, a copy of this one every N steps (A)
   p_t           posterior_threshold, losses.expectation_maximization (B)
-  (C)           restart_schedule: --learning_rate_alpha from p = 0 every N steps
+  (C)           restart_schedule: the learning rate as at first, every N steps
   beta, N       attention_weight, refresh_every
 
-Rows of Tables 1-4 and A1 are settings: `training_data` (S, T~, T, S~), what
-attention is and how it is compared, and (A)-(C) of Table 3.
+Rows of Tables 1-4 and A1 are settings.
 
 Deviations:
 * All sums are divided by the one number of images of a step. Of 100, 35 are xS,
   15 x~T, 35 xT and 15 x~S (appendix): --translated_share. Translations are of
-  images of the same step; pairs are compared where there is a translation.
-* L_AT is of the pairs whose second image is in `training_data`.
-* Feature maps are outputs of the layers that `Backbone.alignable_layers` names:
-  convolutions, with the activation where it is part of the layer, before batch
-  normalisation in ResNet. The paper does not say.
+  images of the same step, cropped alike; p_post is of the same crop as p.
+* L_AT is of the pairs whose second image is in `training_data`. Feature
+  maps are outputs of `Backbone.alignable_layers`, with the activation where it
+  is part of the layer, before batch normalisation: the paper does not say.
 * The first steps, `source_share` of all, train the source network. It and
-  M_post then work as in inference: no statistics of a batch.
-* beta and N are not given; their defaults are ours. The gradient of || . || has
-  1e-12 under its root: it starts where both networks are equal.
-* With MMD and JMMD, all pairs of a layer are two sets of maps (Long et al.).
+  M_post then work as in inference; the target network's batch normalisation
+  sees the mixture, so that with it L_AT does not begin at 0.
+* beta and N are not given. || . || has 1e-12 under its root: it may begin at 0.
+* With MMD and JMMD, a replica's maps of a layer are two sets (Long et al.), no
+  mean over images. A product of many layers' kernels vanishes: name a few.
 """
 
 import dataclasses
@@ -52,7 +49,7 @@ from typing import Optional
 import tensorflow as tf
 
 from tfda import adaptation, errors, losses
-from tfda.data import translated
+from tfda.data import streams
 from tfda.evaluation import attention
 from tfda.settings import check, setting
 
@@ -74,6 +71,7 @@ class Config:
     ','.join(_DATA),
     "what the target network is trained on: the tables' S, T~, T and S~",
     choices=(
+      'source',
       'source_to_target',
       'source,source_to_target',
       'source_to_target,target',
@@ -94,13 +92,15 @@ class Config:
   )
   layers: Optional[str] = setting(
     None,
-    'names of the layers that are aligned, with commas between; all '
-    'convolutions that train if not set, but for the first (of digits, too)',
+    'names of the layers that are aligned, with commas between; if not set all '
+    'convolutions that train, but for the first; of four_conv the first, too',
   )
   refresh_every: int = setting(
     1000, 'N, steps between updates of M_post; 1: without (A)', minimum=1
   )
-  posterior_threshold: float = setting(0.95, 'p_t; 0: without (B)', minimum=0.0)
+  posterior_threshold: float = setting(
+    0.95, 'p_t; 0: without (B)', minimum=0.0, maximum=1.0
+  )
   restart_schedule: bool = setting(True, 'begin the schedule anew, (C)')
   wait_for_refresh: bool = setting(
     False, 'no L_EM for the first N steps, as for digits (p_t = 1)'
@@ -112,18 +112,18 @@ class Config:
   def __post_init__(self):
     check(self, 'attention_alignment.')
 
-  @property
-  def data(self):
-    """The names in `training_data`."""
-    return tuple(self.training_data.split(','))
 
-
-# The settings under which it equals `source_only`: the source network alone.
-WITHOUT_ADAPTATION = Config(source_share=1.0)
+# The settings under which it equals `source_only`.
+WITHOUT_ADAPTATION = Config(
+  training_data='source', attention_weight=0.0, source_share=0.0
+)
 
 
 class Method(adaptation.AdaptationModel):
-  """Look where the source network looks; believe what one was sure of."""
+  """Look where the source network looks; believe what one was sure of.
+
+  The term 'kept', no loss, is the share of target images that pass p_t.
+  """
 
   LOSS_TERMS = ('label', 'posterior', 'attention', 'kept')
 
@@ -132,33 +132,48 @@ class Method(adaptation.AdaptationModel):
     config, backbone = self.config, self.backbone
     if backbone.has_domain_statistics or self.classifier.dropout_rate:
       raise errors.UsageError(
-        'attention_alignment takes no statistics of each domain and no '
-        '--classifier_dropout: one network sees all images as it is'
+        'attention_alignment takes no --domain_batch_norm, no backbone that '
+        'has it (dann_mnist_domain_norm) and no --classifier_dropout'
       )
     self.source_network, self.posterior_network = self.copy(), self.copy()
-    self.layers_aligned = ()
-    if config.attention_weight:
-      named = config.layers and config.layers.split(',')
-      self.layers_aligned = tuple(named or backbone.alignable_layers)
-    seen = {'source', *config.data}
-    if self.layers_aligned:
-      seen |= {theirs for theirs, ours in _PAIRS if ours in config.data}
+    self.training_data = tuple(config.training_data.split(','))
+    pairs = [pair for pair in _PAIRS if pair[1] in self.training_data]
+    self.pairs = pairs if config.attention_weight else []
+    named = config.layers and [x.strip() for x in config.layers.split(',')]
+    layers = list(dict.fromkeys(named or backbone.alignable_layers))
+    self.aligned = layers if self.pairs else []
+    if self.pairs and not layers:
+      raise errors.UsageError(
+        'no convolution is trained that attention_alignment could align; take '
+        'an earlier --freeze_until or --attention_alignment.attention_weight=0'
+      )
+    backbone.check_maps(self.aligned)
+    seen = {'source', *self.training_data, *(s for s, _ in self.pairs)}
     self.STREAMS = tuple(name for name in _DATA if name in seen)
 
   def cut_at(self, layer_name):
     super().cut_at(layer_name)
     for network in (self.source_network, self.posterior_network):
       network.cut_at(layer_name)
+    self.backbone.check_maps(self.aligned)
 
   def phases(self, steps, make_optimizer):
-    phase = adaptation.Phase
-    first = round(self.config.source_share * steps)
+    phase, config = adaptation.Phase, self.config
+    first = round(config.source_share * steps)
+    waits = config.wait_for_refresh and 'target' in self.training_data
+    if waits and 0 < steps - first <= config.refresh_every:
+      raise errors.UsageError(
+        f'--attention_alignment.refresh_every={config.refresh_every}: too many '
+        f'to wait for, in {steps - first} steps of adaptation'
+      )
     return [
       phase('source', first, None, (make_optimizer(),), ('source',)),
       phase('adaptation', steps - first, None, (make_optimizer(),)),
     ]
 
   def pictures(self, data):
+    if not self._is_adapting() or self.STREAMS == ('source',):
+      return {}  # There is no other network yet.
     networks = {'source network': self.source_network, 'target network': self}
     return attention.compare(networks, data)
 
@@ -169,147 +184,118 @@ class Method(adaptation.AdaptationModel):
         held.assign(weight)
 
   def progress(self):
-    """Of the schedule: within N steps, where it begins anew."""
-    every = self.config.refresh_every
-    restarts = self.config.restart_schedule and self._is_adapting()
-    if self._phase is None or not restarts:
+    """Of the phase; with (C) it begins anew with M_post."""
+    restarts = self.config.restart_schedule and 'target' in self.training_data
+    if self._phase is None or not (restarts and self._is_adapting()):
       return super().progress()
-    return tf.cast(self._steps_of_phase() % every, tf.float32) / float(every)
+    done = self._steps_of_phase() % self.config.refresh_every
+    return tf.cast(done, tf.float32) / float(self._phase.steps)
 
   @tf.autograph.experimental.do_not_convert
   def train_step(self, batch):
-    if self._is_adapting() and 'target' in batch:
+    if self._is_adapting() and 'target' in self.training_data:
       self._refresh()
     return super().train_step(batch)
 
   def objective(self, batch, progress):
-    if not self._is_adapting():
-      return self._classify_source(batch['source'])
-    images = {name: batch[name]['image'] for name in self.config.data}
+    data = self.training_data if self._is_adapting() else ('source',)
+    images = {name: batch[name]['image'] for name in data}
     count = float(sum(x.shape[0] for x in images.values()))
     maps, logits = self._infer_all(images)
-    label = self._label(batch, logits) / count
+    labels, labelled = streams.with_translations(
+      batch['source']['label'], 'source', batch, logits
+    )
+    label = losses.label_loss(labels, labelled) * (labels.shape[0] / count)
     likelihood, kept = self._likelihood(batch, logits)
     posterior = likelihood / count
-    distance = self._attention(batch, maps) / count
+    distance = self._distance(batch, images, maps) / count
     beta = self.config.attention_weight
 
     total = label + posterior + beta * distance  # Eq. 12
-    terms = label, posterior, distance, kept
-    return total, dict(zip(self.LOSS_TERMS, terms))
-
-  def _classify_source(self, source):
-    logits = self.classifier(self.features(source['image'], training=True))
-    label = losses.label_loss(source['label'], logits)
-    return label, {**dict.fromkeys(self.LOSS_TERMS, 0.0), 'label': label}
+    terms = dict(zip(self.LOSS_TERMS, (label, posterior, distance, kept)))
+    return total, terms
 
   def _infer_all(self, images):
-    """{stream: images} -> a list of {stream: maps [b, N]}, {stream: logits}.
+    """{stream: images} -> feature maps of all, a layer; {stream: logits}.
 
     In one pass, in which batch normalisation sees the mixture.
     """
-    layers = [*self.layers_aligned, self.backbone.network.layers[-1].name]
-    *features, top = self.backbone.feature_maps(_joined(images), layers, True)
+    last = self.backbone.network.layers[-1].name
+    layers = self.aligned if self._is_adapting() else []
+    *maps, top = self.backbone.feature_maps(
+      streams.join(images), [*layers, last], training=True
+    )
     top = self.backbone.pool(top)
     logits = self.classifier(self.bottleneck(top) if self.bottleneck else top)
-    return self._maps(features, images), _split(logits, images)
-
-  def _maps(self, features, images):
-    kind = self.config.attention
-    return [_split(losses.attention_map(x, kind), images) for x in features]
-
-  def _label(self, batch, logits):
-    """L_CE (Eq. 6), a sum."""
-    labels, logits, count = _both(
-      batch['source']['label'], logits, ('source', 'source_to_target'), batch
-    )
-    return count * losses.label_loss(labels, logits)
+    return maps, streams.split(logits, images)
 
   def _likelihood(self, batch, logits):
     """L_EM (Eq. 11), a sum; and the share of the target's images that count."""
-    if 'target' not in batch:
+    if 'target' not in logits:
       return 0.0, 0.0
     first = self.config.refresh_every if self.config.wait_for_refresh else 0
     believes = self._steps_of_phase() >= first  # Else nothing is so probable:
     threshold = tf.where(believes, self.config.posterior_threshold, 2.0)
     posterior = tf.nn.softmax(self.posterior_network(batch['target']['image']))
     kept = tf.reduce_max(posterior, axis=-1) >= threshold
-    posterior, logits, count = _both(
-      posterior, logits, ('target', 'target_to_source'), batch
+    posterior, logits = streams.with_translations(
+      posterior, 'target', batch, logits
     )
     loss = losses.expectation_maximization(posterior, logits, threshold)
+    count = float(posterior.shape[0])
     return count * loss, tf.reduce_mean(tf.cast(kept, tf.float32))
 
-  def _attention(self, batch, maps):
+  def _distance(self, batch, images, maps):
     """L_AT (Eq. 5), a sum."""
     if not maps:
       return 0.0
-    pairs = [pair for pair in _PAIRS if pair[1] in self.config.data]
-    images = {theirs: batch[theirs]['image'] for theirs, _ in pairs}
+    theirs = {name: batch[name]['image'] for name, _ in self.pairs}
     references = self.source_network.backbone.feature_maps(
-      _joined(images), self.layers_aligned
+      streams.join(theirs), self.aligned
     )
-    references = self._maps(map(tf.stop_gradient, references), images)
-    # Of every layer, the maps of all pairs, [n, N] of both networks.
-    compared = [
+    seen, ours = streams.positions(theirs), streams.positions(images)
+    pairs = [
       (
-        tf.concat([_rows(theirs[s], s, t, batch) for s, t in pairs], 0),
-        tf.concat([_rows(ours[t], t, s, batch) for s, t in pairs], 0),
+        streams.rows_of(seen[s], s, t, batch),
+        streams.rows_of(ours[t], t, s, batch),
       )
-      for theirs, ours in zip(references, maps)
+      for s, t in self.pairs
     ]
-    return float(compared[0][0].shape[0]) * self._discrepancy(compared)
-
-  def _discrepancy(self, compared):
-    """The sum over layers, of the mean over pairs where there are such."""
+    theirs, ours = (tf.concat(x, axis=0) for x in zip(*pairs))
+    maps = self._maps(references, theirs), self._maps(maps, ours)
     kind = self.config.distance
-    if kind == 'jmmd':
-      return losses.joint_mmd(*zip(*compared))
-    if kind == 'mmd':
-      return tf.add_n([losses.multi_kernel_mmd(*maps) for maps in compared])
-    return tf.add_n([losses.map_distance(*maps, kind) for maps in compared])
+    return float(ours.shape[0]) * losses.map_distances(*maps, kind)
+
+  def _maps(self, features, rows):
+    """A list of [B, H, W, C] -> a list of [n, N], their attention at `rows`."""
+    kind = self.config.attention
+    maps = [losses.attention_map(x, kind) for x in features]
+    widths = [x.shape[1] for x in maps]
+    # Together: of a layer at a time a graph of ResNet had 1,000 nodes more.
+    return tf.split(tf.gather(tf.concat(maps, axis=1), rows), widths, axis=1)
 
   def _refresh(self):
-    """M_post becomes the target network, at the first of every N steps.
+    """M_post becomes the target network, at the first of every N steps."""
 
-    It is written at every step: a replica cannot be left under a condition.
-    """
+    def assign(held, weight):
+      return held.assign(weight)
 
-    def write(strategy):
-      due = self._steps_of_phase() % self.config.refresh_every == 0
+    def write():
       for held, weight in self.weights_beside(self.posterior_network):
-        strategy.extended.update(
-          held,
-          lambda old, new: old.assign(tf.where(due, new, old)),
-          args=(weight,),
-        )
+        if weight.synchronization == tf.VariableSynchronization.ON_READ:
+          held.assign(weight.read_value())  # The mean over replicas.
+        else:
+          strategy.extended.update(held, assign, args=(weight,))
+      return tf.constant(True)
 
-    tf.distribute.get_replica_context().merge_call(write)
+    due = self._steps_of_phase() % self.config.refresh_every == 0
+    strategy = self.distribute_strategy
+    tf.distribute.get_replica_context().merge_call(
+      lambda _: tf.cond(due, write, lambda: tf.constant(False))
+    )
 
   def _is_adapting(self):
     return self._phase is None or self._phase.name == 'adaptation'
 
   def _steps_of_phase(self):
     return self.step - (self._phase_start or 0)
-
-
-def _joined(parts, names=None):
-  return tf.concat([parts[name] for name in names or parts], axis=0)
-
-
-def _split(whole, parts):
-  return dict(zip(parts, tf.split(whole, [x.shape[0] for x in parts.values()])))
-
-
-def _rows(values, stream, other, batch):
-  """Values of the images of a stream whose translations another one has."""
-  if translated.DIRECTIONS.get(other) != stream:
-    return values  # The same stream, or the translated one.
-  return tf.gather(values, batch[other]['row'])
-
-
-def _both(values, logits, streams, batch):
-  """Values of images, again for their translations; the logits; how many."""
-  used = [name for name in streams if name in logits]
-  values = tf.concat([_rows(values, streams[0], n, batch) for n in used], 0)
-  return values, _joined(logits, used), float(values.shape[0])
