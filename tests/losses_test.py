@@ -727,12 +727,11 @@ def _mmd(sources, targets, bandwidths=None):
     kernels = []
     for i in range(len(left[0])):
       for j in range(len(right[0])):
-        kernel = 1.0
+        kernel = 5.0
         for x, y, b in zip(left, right, bandwidths):
           squares = ((x[i] - y[j]) ** 2).sum()
-          kernel *= sum(
-            math.exp(-squares / (2.0**e * b)) for e in (-2, -1, 0, 1, 2)
-          )
+          scales = [2.0**e * b for e in (-2, -1, 0, 1, 2)]
+          kernel *= sum(math.exp(-squares / scale) for scale in scales) / 5
         kernels.append(kernel)
     return sum(kernels) / len(kernels)
 
@@ -748,8 +747,8 @@ def test_mmd_examples():
   np.testing.assert_allclose(once, 10 - 2 * cross, rtol=1e-6)
   np.testing.assert_allclose(once, 6.1863, atol=5e-5)
   twice = losses.joint_mmd([[[0.0]], [[0.0]]], [[[1.0]], [[1.0]]])
-  np.testing.assert_allclose(twice, 50 - 2 * cross**2, rtol=1e-6)
-  np.testing.assert_allclose(twice, 42.7278, atol=5e-5)
+  np.testing.assert_allclose(twice, 10 - 2 * cross**2 / 5, rtol=1e-6)
+  np.testing.assert_allclose(twice, 8.5456, atol=5e-5)
 
 
 @pytest.mark.parametrize('widths', [(4,), (4, 3), (2, 2, 5)])
@@ -807,11 +806,11 @@ def test_mmd_of_rows_that_are_all_equal_is_a_number(level):
   assert value == 0.0
   for gradient in gradients:
     np.testing.assert_array_equal(gradient, np.zeros(gradient.shape))
-  # Where one layer tells nothing, the other one decides; its kernel is 5.
+  # Where one layer tells nothing, the other one decides.
   others = _logits(3, 2).astype(np.float32), _logits(2, 2, seed=1).astype('f4')
   joint = losses.joint_mmd([rows, others[0]], [rows[:2], others[1]])
   alone = losses.multi_kernel_mmd(*others)
-  np.testing.assert_allclose(joint, 5 * alone, rtol=1e-5)
+  np.testing.assert_allclose(joint, alone, rtol=1e-5)
 
 
 def test_mmd_keeps_its_digits_far_from_zero_and_in_half_precision():
@@ -825,6 +824,41 @@ def test_mmd_keeps_its_digits_far_from_zero_and_in_half_precision():
   np.testing.assert_allclose(value, expected, rtol=1e-2)
   with pytest.raises(ValueError, match='rank'):
     losses.multi_kernel_mmd(tf.zeros([2, 3, 4]), tf.zeros([2, 3, 4]))
+
+
+@pytest.mark.parametrize('kind', ['l2', 'l1', 'mmd', 'jmmd'])
+def test_map_distances_are_those_of_all_layers_and_train_one_network(kind):
+  references = [_logits(4, 6), _logits(4, 3, seed=1)]
+  maps = [_logits(4, 6, seed=2), _logits(4, 3, seed=3)]
+  layers = list(zip(references, maps))
+  if kind == 'jmmd':
+    expected = _mmd(references, maps)
+  elif kind == 'mmd':
+    expected = sum(_mmd([a], [b]) for a, b in layers)
+  else:
+    norm = {'l2': 2, 'l1': 1}[kind]
+    expected = sum(
+      np.linalg.norm(x - y, norm) / 4 for a, b in layers for x, y in zip(a, b)
+    )
+  inputs = [[tf.constant(x) for x in side] for side in (references, maps)]
+  with tf.GradientTape() as tape:
+    tape.watch(inputs)
+    value = losses.map_distances(*inputs, kind)
+  np.testing.assert_allclose(value, expected, rtol=1e-10)
+  to_references, to_maps = tape.gradient(value, inputs)
+  assert to_references == [None, None]
+  assert all(np.abs(gradient).max() > 0.0 for gradient in to_maps)
+
+
+def test_kinds_of_maps_and_distances_that_there_are_not():
+  maps = tf.ones([1, 2])
+  for function in (
+    lambda: losses.attention_map(tf.ones([1, 2, 2, 3]), 'cubes'),
+    lambda: losses.map_distance(maps, maps, 'l3'),
+    lambda: losses.map_distances([maps], [maps], 'cosine'),
+  ):
+    with pytest.raises(ValueError, match='cubes|l3|cosine'):
+      function()
 
 
 # expectation_maximization

@@ -1,6 +1,7 @@
 """The order of the batches: permutations, resuming, replicas, labels."""
 
 import dataclasses
+import re
 import time
 
 import numpy as np
@@ -21,7 +22,7 @@ def _epoch(seed, stream, epoch, size):
   return _positions(seed, stream, epoch * size, size, size)
 
 
-def _domain(name, count, labelled=True):
+def _domain(name='d', count=10, labelled=True):
   """Image i holds i in every pixel, and its label is i mod 3."""
   numbers = np.arange(count)
   images = np.broadcast_to(
@@ -473,9 +474,7 @@ def _with_translations(share=0.5, make=_domain, shift=100, **more):
   'share, rows',
   [
     (0.5, [1, 3, 5, 7]),
-    (0.25, [3, 7]),
     (3 / 7, [2, 5, 7]),  # 3.43 images.
-    (0.6, [1, 3, 4, 6, 7]),  # 4.8.
     (1.0, [0, 1, 2, 3, 4, 5, 6, 7]),
   ],
 )
@@ -568,26 +567,37 @@ def test_share_of_translated_images_is_rounded(batch_size, share, rows):
   [
     ({'translated': {}}, '--translation=RUN names its run'),
     ({'translated': {'source_to_target': _domain('a', 10)}}, '--translation='),
-    (
-      {'translated_share': 3 / 7, 'replicas': 2},
-      'batch_size=8, 3 of them translated, cannot be split over 2 replicas',
-    ),
-    ({'translated_share': 0.05}, '0 of them translated'),
-    ({'batch_size': 9, 'replicas': 2}, 'batch_size=9.* over 2 replicas'),
+    ({'translated_share': 0.05}, 'translated_share=0.05 leave no translated'),
   ],
 )
-def test_translations_that_are_missing_or_cannot_be_split(more, message):
-  domains_ = {
-    'source_to_target': _domain('a', 10),
-    'target_to_source': _domain('b', 7),
-  }
-  settings = {'batch_size': 8, 'translated': domains_, **more}
+def test_translations_that_are_missing(more, message):
+  both = {'source_to_target': _domain('a', 10), 'target_to_source': _domain()}
+  settings = {'batch_size': 8, 'translated': both, **more}
   with pytest.raises(errors.UsageError, match=message) as refused:
     _elements(_WITH_TRANSLATIONS, **settings)
   assert '\n' not in str(refused.value)
   # Streams that need none are not refused for it.
-  if 'replicas' not in more:
-    assert len(_elements(batch_size=8, translated=more.get('translated'))) == 6
+  assert len(_elements(**settings)) == 6
+
+
+@pytest.mark.parametrize(
+  'batch_size, share', [(8, 3 / 7), (64, 3 / 7), (9, 0.5), (10, 1.0)]
+)
+def test_translations_that_cannot_be_split_are_refused_with_a_size_that_can(
+  batch_size, share
+):
+  domains_ = {
+    stream: _domain() for stream in ('source', 'target', *_TRANSLATED)
+  }
+  replicas = 4 if share == 1.0 else 2
+  with pytest.raises(errors.UsageError) as refused:
+    pipeline.check(_WITH_TRANSLATIONS, domains_, batch_size, replicas, share)
+  message = str(refused.value)
+  assert message.startswith(f'--batch_size={batch_size}')
+  assert f'cannot be split over {replicas} replicas' in message
+  (size,) = re.findall(r'--batch_size=(\d+) can$', message)
+  assert int(size) > batch_size
+  pipeline.check(_WITH_TRANSLATIONS, domains_, int(size), replicas, share)
 
 
 # Images that cannot be read.

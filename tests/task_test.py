@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests import harness
 from tfda import errors, experiment, semi_supervised
-from tfda.data import domains, frozen, task
-from tfda.methods import dann
+from tfda.data import domains, frozen, task, translated
+from tfda.methods import attention_alignment, dann
 
 
 def _domain(name='t', class_names=('ant', 'bee', 'cat', 'dog'), labelled=True):
@@ -227,3 +227,114 @@ def test_method_that_reads_labelled_target_images_reads_them_once():
   run = harness.Run(harness.settings('train_on_target', target_labelled=32))
   assert run.model.STREAMS == ('labelled_target',)
   assert run.model.LOSS_TERMS == ('label',)
+
+
+# Translated images.
+
+
+@pytest.fixture(scope='module')
+def digits():
+  """{side: training Domain} of two domains of digits."""
+  sides = {'source': 'optdigits', 'target': 'optdigits_m'}
+  return {side: domains.load(name, 'train', 8) for side, name in sides.items()}
+
+
+def _translated(path, began):
+  """Settings with a translation of {side: Domain}, of inverted images."""
+  settings = experiment.Experiment(
+    method='attention_alignment',
+    source='optdigits',
+    target='optdigits_m',
+    translation=str(path / 'run'),
+    cache_dir=str(path / 'cache'),
+    image_size=8,
+    steps=2,
+    batch_size=4,
+    run_dir=str(path / 'trained'),
+  )
+  for direction, side in translated.DIRECTIONS.items():
+    translated.write(
+      str(path / 'run' / direction),
+      began[side],
+      8,
+      lambda images=began[side].images: [255 - images],
+      labelled=side == 'source',
+      made_of=translated.selection(settings, side),
+    )
+  return settings
+
+
+def test_translations_are_loaded_in_both_directions(digits, tmp_path):
+  data = task.load(_translated(tmp_path, digits), 8)
+  training = task.training_domains(data)
+  assert set(training) == {*digits, *translated.DIRECTIONS}
+  for direction, side in translated.DIRECTIONS.items():
+    found = training[direction]
+    assert found.name == f'translated:{tmp_path}/run/{direction}'
+    np.testing.assert_array_equal(found.images[:], 255 - digits[side].images)
+  np.testing.assert_array_equal(
+    training['source_to_target'].labels, digits['source'].labels
+  )
+  assert training['target_to_source'].labels is None
+  without = experiment.Experiment(
+    source='optdigits', target='optdigits_m', image_size=8
+  )
+  assert set(task.training_domains(task.load(without, 8))) == set(digits)
+
+
+@pytest.mark.parametrize(
+  'case, message',
+  [
+    ('count', 'target_to_source: 9 images .* those of optdigits_m, 1297, in'),
+    ('order', 'source_to_target: 1297 images .* those of optdigits, 1297, in'),
+    ('classes', 'made with --target_classes=None, not --target_classes=first5'),
+    ('labelled', 'made with --target_labelled=0, not --target_labelled=200'),
+    ('missing', 'translated:.*/nowhere/source_to_target: no translated images'),
+    ('none', 'python -m tools.translate makes them, and --translation=RUN'),
+  ],
+)
+def test_translations_of_other_images_are_refused(
+  case, message, digits, tmp_path
+):
+  began = dict(digits)
+  if case == 'count':
+    began['target'] = digits['target'].take(range(9))
+  if case == 'order':
+    began['source'] = digits['source'].take(range(1296, -1, -1))
+  changed = {
+    'classes': {'target_classes': 'first5'},
+    'labelled': {'target_labelled': 200, 'method': 'dann'},
+    'missing': {'translation': str(tmp_path / 'nowhere')},
+    'none': {'translation': None},
+  }.get(case, {})
+  settings = dataclasses.replace(_translated(tmp_path, began), **changed)
+  with pytest.raises(errors.UsageError, match=message) as refused:
+    experiment.train(settings)
+  assert '\n' not in str(refused.value)
+  assert not (tmp_path / 'trained').exists()
+
+
+@pytest.mark.slow
+def test_run_with_translations_trains_behind_stored_features_too(
+  digits, tmp_path
+):
+  settings = _translated(tmp_path, digits)
+  # Of 2 steps, the source network has the first; of 4 images, 2 are translated.
+  config = attention_alignment.Config(source_share=0.5)
+  rows = []
+  for name, more in {'whole': {}, 'behind': {'cache_features': 1}}.items():
+    changed = dataclasses.replace(
+      settings,
+      log_every=1,
+      freeze_until='pool1',
+      run_dir=str(tmp_path / name),
+      **more,
+    )
+    with open(f'{experiment.train(changed, config)}/metrics.csv') as file:
+      rows.append(list(csv.DictReader(file)))
+  for whole, behind in zip(*rows):
+    terms = [name for name in whole if name.startswith('loss/')]
+    assert {f'loss/{x}' for x in ('label', 'posterior', 'attention')} < {*terms}
+    for term in terms:
+      assert float(behind[term]) == pytest.approx(float(whole[term]), abs=1e-5)
+  assert float(rows[0][1]['loss/attention']) > 1e-3 and len(rows[1]) == 2

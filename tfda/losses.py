@@ -235,7 +235,7 @@ def multi_kernel_mmd(source, target):
 
   with b the mean of ||x - y||^2 over all pairs of two different rows of both
   together, a constant. For example source = [[0]], target = [[1]]: b = 1,
-  k(s, t) = e^-4 + e^-2 + e^-1 + e^-0.5 + e^-0.25 = 1.9068, 10 - 3.8137 =
+  k(s, t) = e^-4 + e^-2 + e^-1 + e^-0.5 + e^-0.25 = 1.9069, 10 - 3.8137 =
   6.1863.
 
   Args:
@@ -254,7 +254,7 @@ def joint_mmd(sources, targets):
   The kernel is the product of the layers' kernels, each with its own b, as
   means of the five and then five times it: a product of many sums overflows.
   With one layer twice, in the example of `multi_kernel_mmd`, k(s, s) = 5 and
-  k(s, t) = 1.9068^2 / 5: 10 - 1.4544 = 8.5456.
+  k(s, t) = 1.9069^2 / 5: 10 - 1.4544 = 8.5456.
 
   Args:
     sources: [B, D], one a layer; the widths may differ.

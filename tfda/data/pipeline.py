@@ -118,8 +118,10 @@ def check(streams, domains, batch_size, replicas=1, translated_share=1.0):
       fits = next(
         size
         for size in itertools.count(batch_size + 1)
-        if not size % replicas
-        and not stream_rows(stream, size, translated_share) % replicas
+        if not any(
+          stream_rows(each, size, translated_share) % replicas
+          for each in streams
+        )
       )
       raise errors.UsageError(
         f'--batch_size={batch_size}{share} cannot be split over {replicas} '
