@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests import tiny_run
 from tfda import flag_config, methods
-from tools import train
+from tools import train, translate
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ALL = sorted(
@@ -262,6 +262,50 @@ def test_rows_of_resnet50_run(
   assert results['backbone'] == 'resnet50'
   assert results['images']['target_test'] == classes
   assert len(results['per_class_accuracy']['target']) == classes
+
+
+@pytest.mark.slow
+def test_office_is_translated_and_its_attention_aligned(
+  data_dir, tmp_path, monkeypatch
+):
+  """By generators and a ResNet-50 of their size, on images of 64x64."""
+  folder = 'flags/office31_amazon2webcam'
+  small = ['--image_size=64', '--resize=72']
+  code = tiny_run.call(
+    translate,
+    monkeypatch,
+    f'--flagfile={folder}/translation.flags',
+    f'--data_dir={data_dir}',
+    f'--run_dir={tmp_path}/translation',
+    f'--cache_dir={tmp_path}/cache',
+    '--steps=2',
+    '--classifier_steps=1',
+    *small,
+  )
+  assert code == 0
+  results = _run(
+    f'{folder}/attention_alignment.flags',
+    data_dir,
+    tmp_path,
+    monkeypatch,
+    f'--translation={tmp_path}/translation',
+    '--steps=5',
+    '--log_every=1',
+    '--attention_alignment.refresh_every=2',
+    '--attention_alignment.posterior_threshold=0',
+    *small,
+  )
+  assert results['images']['source_to_target_train'] == 6
+  assert set(results['pictures']) == {'attention_source', 'attention_target'}
+  with open(tmp_path / 'run' / 'metrics.csv') as file:
+    rows = list(csv.DictReader(file))
+  for term in ('posterior', 'attention', 'kept'):  # Behind the source network.
+    values = [float(row[f'loss/{term}']) for row in rows]
+    assert values[0] == 0.0 and min(values[1:]) > 0.0
+  # As at first, in every second of four steps.
+  rates = [float(row['learning_rate']) for row in rows[1:]]
+  assert rates[1] == rates[3] == pytest.approx(3e-4, rel=1e-6)
+  assert rates[0] == rates[2] < rates[1]
 
 
 @pytest.mark.slow
