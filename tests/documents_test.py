@@ -89,6 +89,37 @@ def test_pairs_are_compared_where_all_have_figures(tmp_path):
   ]
 
 
+def test_partial_adaptation_is_compared_with_none(tmp_path):
+  targets = {'source_only_partial': 0.5, 'gsda_partial': 0.45, 'dann': 0.9}
+  for name, target in targets.items():
+    for pair in ('a2b', 'b2a'):
+      _figures(tmp_path / pair / name, 0, target)
+  document = tmp_path / 'text.md'
+  document.write_text(
+    '<!-- partial results: a2b b2a -->\n<!-- end -->\n'
+    '<!-- results: a2b b2a -->\n<!-- end -->\n'
+  )
+  made = summary.fill_in(str(document), str(tmp_path)).splitlines()
+  assert made[0] == '<!-- partial results: a2b b2a -->'
+  assert made[1].endswith('| mean | transfer |')
+  assert [line.split(' | ')[-1] for line in made[3:5]] == ['-5.00 |', '+0.00 |']
+  assert made[5:7] == ['<!-- end -->', '<!-- results: a2b b2a -->']
+  assert made[-2].startswith('| [dann]') and 'partial' not in made[-2]
+
+
+def test_visda_is_measured_by_its_classes(tmp_path):
+  _figures(tmp_path / 'v' / 'gsda', 0, 0.9)
+  path = tmp_path / 'v' / 'gsda' / 'seed0' / 'results.json'
+  results = json.loads(path.read_text())
+  results['source'] = 'visda2017/train'
+  # A class of which the target has no image does not count; one that is always
+  # mistaken does.
+  of_class = {'car': 1.0, 'bus': 0.0, 'plane': None}
+  results['per_class_accuracy'] = {'target': of_class}
+  path.write_text(json.dumps(results))
+  assert ' | 50.00 | ' in summary.table('v', str(tmp_path))
+
+
 def test_collected_figures_hold_no_path_of_the_machine(tmp_path):
   run = tmp_path / 'run'
   run.mkdir()

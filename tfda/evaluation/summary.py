@@ -19,13 +19,22 @@ _KEPT = ('results.json', 'metrics.csv')
 # the weights' path, the folder is not.
 _PATHS = ('#', '--data_dir=', '--run_dir=', '--cache_dir=')
 _WEIGHTS = '--backbone_weights='
-# Published accuracies on the target: Ganin & Lempitsky 2015, Table 1; the
-# second figure is that of a later version of the paper.
+# Published accuracies on the target: Ganin & Lempitsky 2015, Table 1, the
+# second figure that of a later version; Kang et al. 2018, Table 1.
 _PUBLISHED = {
   ('mnist2mnist_m', 'source_only'): '57.49 / 52.25',
   ('mnist2mnist_m', 'dann'): '81.49 / 76.66',
   ('mnist2mnist_m', 'train_on_target'): '98.91',
+  ('mnist2mnist_m', 'attention_alignment_source'): '45.6',
+  ('mnist2mnist_m', 'attention_alignment_translated'): '75.0',
+  ('mnist2mnist_m', 'attention_alignment_labelled_unaligned'): '78.5',
+  ('mnist2mnist_m', 'attention_alignment_labelled'): '85.7',
+  ('mnist2mnist_m', 'attention_alignment_unaligned'): '93.5',
+  ('mnist2mnist_m', 'attention_alignment'): '95.6',
 }
+# Flag files of partial adaptation, and what they are compared with.
+_PARTIAL = '_partial'
+_PARTIAL_BASELINE = 'source_only_partial'
 
 
 def collect(run_dir, name, results='results'):
@@ -85,19 +94,27 @@ def table(pair, results='results'):
   return '\n'.join(lines + [line for _, line in sorted(rows)])
 
 
-def comparison(pairs, results='results'):
+def comparison(pairs, results='results', partial=False):
   """A Markdown table of target accuracies, a column a pair, and their mean.
 
   Args:
     pairs: at least two, as for `table`. A flag file that some of them lack is
       left out.
     results: the folder of figures.
+    partial: whether it is of partial adaptation, of flag files named so. Then
+      the last column is what adaptation transfers, the mean less that of
+      `source_only_partial`: below 0 it harms (negative transfer).
   """
   of_pair = [_runs(pair, results) for pair in pairs]
-  rows = []
-  for name in set.intersection(*map(set, of_pair)):
+  shared = {
+    name
+    for name in set.intersection(*map(set, of_pair))
+    if name.endswith(_PARTIAL) == partial
+  }
+  rows, means = [], {}
+  for name in shared:
     targets = [_targets(runs[name]) for runs in of_pair]
-    mean = np.mean([np.mean(target) for target in targets])
+    means[name] = mean = np.mean([np.mean(target) for target in targets])
     seeds = sorted({len(target) for target in targets})
     cells = [
       f'[{name}](flags/{pairs[0]}/{name}.flags)',
@@ -106,10 +123,19 @@ def comparison(pairs, results='results'):
       *map(_percent, targets),
       _percent([mean]),
     ]
-    rows.append((mean, f'| {" | ".join(cells)} |'))
+    rows.append((mean, name, cells))
   heads = ['flag file', 'steps', 'seeds', *pairs, 'mean']
+  if partial:
+    if _PARTIAL_BASELINE not in means:
+      raise errors.UsageError(
+        f'{results}: {pairs} lack figures of {_PARTIAL_BASELINE}'
+      )
+    heads.append('transfer')
+    for mean, _, cells in rows:
+      cells.append(f'{100.0 * (mean - means[_PARTIAL_BASELINE]):+.2f}')
   lines = [f'| {" | ".join(heads)} |', '|---' * len(heads) + '|']
-  return '\n'.join(lines + [line for _, line in sorted(rows)])
+  lines += [f'| {" | ".join(cells)} |' for _, _, cells in sorted(rows)]
+  return '\n'.join(lines)
 
 
 def _runs(pair, results):
@@ -126,7 +152,15 @@ def _runs(pair, results):
 
 
 def _targets(runs):
-  return [run['accuracy']['target'] for run in runs]
+  """Accuracies; of VisDA-2017, as in its papers, their means over classes."""
+
+  def measured(run):
+    if not run.get('source', '').startswith('visda2017'):
+      return run['accuracy']['target']
+    of_class = run['per_class_accuracy']['target'].values()
+    return np.mean([x for x in of_class if x is not None])
+
+  return [measured(run) for run in runs]
 
 
 def _percent(values):
@@ -140,22 +174,30 @@ def fill_in(document, results='results'):
   """Returns a document's text with its tables made anew.
 
   A table stands between `<!-- results: PAIR -->` and `<!-- end -->`; with
-  several pairs it compares them.
+  several pairs it compares them, with `partial results:` those of partial
+  adaptation.
 
   Raises:
     UsageError: there are no figures for a pair that the document names.
   """
 
   def filled(match):
-    pairs = match.group(1).split()
+    partial, pairs = bool(match.group(1)), match.group(2).split()
     for pair in pairs:
       if not os.path.isdir(os.path.join(results, pair)):
         raise errors.UsageError(f'{results}/{pair}: no figures for {document}')
-    made = comparison(pairs, results) if pairs[1:] else table(*pairs, results)
-    return f'<!-- results: {match.group(1)} -->\n{made}\n<!-- end -->'
+    if pairs[1:]:
+      made = comparison(pairs, results, partial)
+    else:
+      made = table(*pairs, results)
+    marks = match.group(0).splitlines()
+    return f'{marks[0]}\n{made}\n{marks[-1]}'
 
   with open(document, encoding='utf-8') as file:
     text = file.read()
   return re.sub(
-    r'<!-- results: (.+?) -->.*?<!-- end -->', filled, text, flags=re.DOTALL
+    r'<!-- (partial )?results: (.+?) -->\n.*?<!-- end -->',
+    filled,
+    text,
+    flags=re.DOTALL,
   )
