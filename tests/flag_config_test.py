@@ -301,6 +301,7 @@ def test_experiment_there_and_back(tmp_path):
     source='folder:/my photos/of #things = 100%',
     target="folder:it's",
     data_dir='//data',
+    translation='a translation',
     run_dir=str(tmp_path / 'run 1'),
     backbone='dann_svhn',
     image_size=20,

@@ -155,7 +155,7 @@ class Run:
         self.data['target', 'train'].images,
       )
       if path is None and hasattr(self.model, 'adapt'):
-        self.model.adapt(self.batches(0, _TRACED_STEPS))
+        self.model.adapt(self.batches(0, 8))
       self.phases = self.model.phases(
         trained.steps,
         functools.partial(experiment.make_optimizer, trained, self.model),
