@@ -57,6 +57,8 @@ def make_apart(**changed):
     for weight, ours in pairs:
       if ours.ref() in trained:
         weight.assign(weight + random.normal(0.0, 0.05, weight.shape))
+  if not model.posterior_network:
+    return run
   kernel, bias = model.posterior_network.classifier.weights
   kernel.assign(30.0 * kernel)
   images = run.data[T, 'train'].images
@@ -71,7 +73,9 @@ def batch_of(run, step=0):
 
 
 def networks(run):
-  return run.model, run.model.source_network, run.model.posterior_network
+  model = run.model
+  copies = filter(None, (model.source_network, model.posterior_network))
+  return model, *copies
 
 
 def begin_adaptation(run):
@@ -174,9 +178,8 @@ def reference(model, batch):
     (one, other) for other in trained_on for one in looked_up_to(batch, *other)
   ]
   streams = {one[0] for one, _ in pairs}
-  theirs = {
-    x: outputs(model.source_network, batch[x]['image']) for x in streams
-  }
+  source_network = model.source_network
+  theirs = {x: outputs(source_network, batch[x]['image']) for x in streams}
   sets = [
     [
       np.stack(

@@ -18,7 +18,13 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ALL = methods.names()
 
 
-pytestmark = pytest.mark.usefixtures('graphs_as_traced')
+pytestmark = pytest.mark.usefixtures('graphs_as_traced', 'reference')
+
+
+@pytest.fixture(scope='module')
+def reference():
+  """The run that others are compared with, and the first graph of a process."""
+  return four_steps('source_only')
 
 
 @functools.cache

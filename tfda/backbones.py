@@ -238,14 +238,12 @@ class Backbone(tf.keras.layers.Layer):
     return network.layers[: names.index(layer_name) + 1]
 
   def copy(self):
-    """Returns the same network with weights of its own, of the same values.
+    """Returns the same network with weights of its own, as yet of other values.
 
     Less what `separate_batch_norm` and `cut_at` added.
     """
-    network = tf.keras.models.clone_model(self.network)
-    network.set_weights(self.network.get_weights())
     return Backbone(
-      network,
+      tf.keras.models.clone_model(self.network),
       self.normalise,
       self.pooling,
       self.label_units,

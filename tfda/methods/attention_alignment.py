@@ -24,9 +24,7 @@ from the source network; the target's classes, from what itself said before.
   M_post        self.posterior_network, a copy of this one every N steps (A)
   p_t           posterior_threshold, losses.expectation_maximization (B)
   (C)           restart_schedule: the learning rate as at first, every N steps
-  beta, N       attention_weight, refresh_every
-
-Rows of Tables 1-4 and A1 are settings.
+  beta, N       attention_weight, refresh_every; rows of tables are settings too
 
 Deviations:
 * All sums are divided by the one number of images of a step. Of 100, 35 are xS,
@@ -135,10 +133,14 @@ class Method(adaptation.AdaptationModel):
         'attention_alignment takes no --domain_batch_norm, no backbone that '
         'has it (dann_mnist_domain_norm) and no --classifier_dropout'
       )
-    self.source_network, self.posterior_network = self.copy(), self.copy()
     self.training_data = tuple(config.training_data.split(','))
     pairs = [pair for pair in _PAIRS if pair[1] in self.training_data]
     self.pairs = pairs if config.attention_weight else []
+    self.source_network = self.posterior_network = None
+    if self.pairs or self.training_data != ('source',):
+      self.source_network = self.copy()
+    if 'target' in self.training_data:
+      self.posterior_network = self.copy()
     named = config.layers and [x.strip() for x in config.layers.split(',')]
     layers = list(dict.fromkeys(named or backbone.alignable_layers))
     self.aligned = layers if self.pairs else []
@@ -153,14 +155,14 @@ class Method(adaptation.AdaptationModel):
 
   def cut_at(self, layer_name):
     super().cut_at(layer_name)
-    for network in (self.source_network, self.posterior_network):
+    for network in filter(None, (self.source_network, self.posterior_network)):
       network.cut_at(layer_name)
     self.backbone.check_maps(self.aligned)
 
   def phases(self, steps, make_optimizer):
     phase, config = adaptation.Phase, self.config
     first = round(config.source_share * steps)
-    waits = config.wait_for_refresh and 'target' in self.training_data
+    waits = config.wait_for_refresh and self.posterior_network
     if waits and 0 < steps - first <= config.refresh_every:
       raise errors.UsageError(
         f'--attention_alignment.refresh_every={config.refresh_every}: too many '
@@ -172,20 +174,21 @@ class Method(adaptation.AdaptationModel):
     ]
 
   def pictures(self, data):
-    if not self._is_adapting() or self.STREAMS == ('source',):
+    if not (self._is_adapting() and self.source_network):
       return {}  # There is no other network yet.
     networks = {'source network': self.source_network, 'target network': self}
     return attention.compare(networks, data)
 
   def begin_phase(self, phase, start):
     super().begin_phase(phase, start)
-    if self._is_adapting() and int(self.step.numpy()) == start:
+    begins = self._is_adapting() and int(self.step.numpy()) == start
+    if begins and self.source_network:
       for held, weight in self.weights_beside(self.source_network):
         held.assign(weight)
 
   def progress(self):
     """Of the phase; with (C) it begins anew with M_post."""
-    restarts = self.config.restart_schedule and 'target' in self.training_data
+    restarts = self.config.restart_schedule and self.posterior_network
     if self._phase is None or not (restarts and self._is_adapting()):
       return super().progress()
     done = self._steps_of_phase() % self.config.refresh_every
@@ -193,7 +196,7 @@ class Method(adaptation.AdaptationModel):
 
   @tf.autograph.experimental.do_not_convert
   def train_step(self, batch):
-    if self._is_adapting() and 'target' in self.training_data:
+    if self._is_adapting() and self.posterior_network:
       self._refresh()
     return super().train_step(batch)
 
@@ -263,13 +266,12 @@ class Method(adaptation.AdaptationModel):
     ]
     theirs, ours = (tf.concat(x, axis=0) for x in zip(*pairs))
     maps = self._maps(references, theirs), self._maps(maps, ours)
-    kind = self.config.distance
-    return float(ours.shape[0]) * losses.map_distances(*maps, kind)
+    mean = losses.map_distances(*maps, self.config.distance)
+    return float(ours.shape[0]) * mean
 
   def _maps(self, features, rows):
     """A list of [B, H, W, C] -> a list of [n, N], their attention at `rows`."""
-    kind = self.config.attention
-    maps = [losses.attention_map(x, kind) for x in features]
+    maps = [losses.attention_map(x, self.config.attention) for x in features]
     widths = [x.shape[1] for x in maps]
     # Together: of a layer at a time a graph of ResNet had 1,000 nodes more.
     return tf.split(tf.gather(tf.concat(maps, axis=1), rows), widths, axis=1)
@@ -277,19 +279,16 @@ class Method(adaptation.AdaptationModel):
   def _refresh(self):
     """M_post becomes the target network, at the first of every N steps."""
 
-    def assign(held, weight):
-      return held.assign(weight)
-
     def write():
       for held, weight in self.weights_beside(self.posterior_network):
         if weight.synchronization == tf.VariableSynchronization.ON_READ:
           held.assign(weight.read_value())  # The mean over replicas.
         else:
-          strategy.extended.update(held, assign, args=(weight,))
+          update(held, lambda h, new: h.assign(new), args=(weight,))
       return tf.constant(True)
 
     due = self._steps_of_phase() % self.config.refresh_every == 0
-    strategy = self.distribute_strategy
+    update = self.distribute_strategy.extended.update
     tf.distribute.get_replica_context().merge_call(
       lambda _: tf.cond(due, write, lambda: tf.constant(False))
     )
