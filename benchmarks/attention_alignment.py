@@ -81,7 +81,7 @@ def _measure(name):
   )
   source = tf.function(
     lambda: model.source_network.backbone.feature_maps(
-      seen, model.layers_aligned
+      seen, model.aligned
     )[-1],
     autograph=False,
   )
@@ -105,7 +105,7 @@ def _measure(name):
   added = least['aligned'] - least['unaligned']
   return {
     'flag_file': path,
-    'layers_aligned': len(model.layers_aligned),
+    'layers_aligned': len(model.aligned),
     **{
       f'{kind}_ms': {k: round(1e3 * f(v), 1) for k, v in seconds.items()}
       for kind, f in (('min', min), ('median', statistics.median))
