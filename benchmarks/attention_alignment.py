@@ -80,9 +80,7 @@ def _measure(name):
     [batch[n]['image'] for n in ('source', 'target_to_source')], axis=0
   )
   source = tf.function(
-    lambda: model.source_network.backbone.feature_maps(
-      seen, model.aligned
-    )[-1],
+    lambda: model.source_network.backbone.feature_maps(seen, model.aligned)[-1],
     autograph=False,
   )
   posterior = tf.function(
