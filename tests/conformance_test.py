@@ -117,6 +117,19 @@ def test_one_replica_s_checkpoint_goes_on_on_two(method):
     assert two_terms[name] == pytest.approx(value, abs=1e-5), name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('method', ALL)
+def test_twenty_steps_of_two_replicas_are_those_of_one(method):
+  settings = harness.settings(method, steps=20)
+  one, two = harness.Run(settings), harness.Run(settings, replicas=2)
+  one.train(20)
+  two.train(20)
+  for ours, theirs in zip(state(two), state(one)):
+    np.testing.assert_allclose(
+      ours.numpy(), theirs.numpy(), atol=1e-5, err_msg=ours.name
+    )
+
+
 @pytest.mark.parametrize('method', ALL)
 def test_restored_run_goes_on_bit_for_bit(method):
   """What a checkpoint missed would be as after four steps."""

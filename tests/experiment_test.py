@@ -17,9 +17,10 @@ import pytest
 import tensorflow as tf
 
 from tests import harness
-from tfda import errors, experiment, run_directory
+from tfda import checkpoints, errors, experiment, run_directory
 from tfda.evaluation import evaluate
 from tfda.methods import dann
+from tfda.serving import restore
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -265,15 +266,20 @@ def test_other_classes_are_refused_and_nothing_overwritten(tmp_path):
   assert run.class_names() == ['a', 'b']
 
 
-def test_broken_checkpoint_is_named(tmp_path):
+def test_broken_checkpoint_is_named_and_training_goes_back(tmp_path, capsys):
   asked = settings(tmp_path / 'run')
   run = run_directory.RunDirectory(experiment.train(asked))
   os.remove(run.results)
-  latest = tf.train.latest_checkpoint(run.checkpoints)
-  with open(f'{latest}.index', 'r+b') as file:
-    file.truncate(10)
+  latest = checkpoints.paths(run.checkpoints)[-1]
+  os.truncate(f'{latest}.index', 10)
   with pytest.raises(errors.UsageError, match='cannot be read'):
-    experiment.train(asked)
+    restore.restore(run.path)  # Who predicts wants no other model.
+  experiment.train(asked)
+  told = capsys.readouterr()
+  assert told.err.startswith(f'{latest}: ')
+  assert 'going on at step 4' in told.out
+  assert [row['step'] for row in run.read_metrics()] == [2, 4, 6]
+  restore.restore(run.path)
 
 
 def test_header_of_metrics_that_was_cut_short_is_written_anew(tmp_path):

@@ -342,7 +342,7 @@ def test_experiment_there_and_back(tmp_path):
     *(
       f'--{field.name}'
       for field in dataclasses.fields(settings)
-      if field.name != 'stop_after'
+      if field.name not in ('stop_after', 'workers', 'worker_index')
     ),
     *(f'--dann.{field.name}' for field in dataclasses.fields(config)),
   ]

@@ -306,6 +306,32 @@ def test_dann_mnist_domain_norm():
   assert (trained > 0.0).mean() > 0.7
 
 
+@pytest.mark.slow
+def test_library_network_normalises_over_all_replicas():
+  images = np.random.default_rng(0).integers(256, size=[8, 32, 32, 3])
+  images = images.astype(np.uint8)
+  strategy = tf.distribute.MirroredStrategy(
+    ['CPU:0', 'CPU:1'], tf.distribute.ReductionToOneDevice()
+  )
+  made = []
+  for scope in tf.distribute.get_strategy().scope, strategy.scope:
+    tf.keras.utils.set_random_seed(0)
+    with scope():
+      made.append(backbones.load('mobilenet', requested_size=32))
+  one, two = made
+  expected = one.feature_map(images, training=True)
+  halves = strategy.experimental_distribute_values_from_function(
+    lambda context: images[context.replica_id_in_sync_group * 4 :][:4]
+  )
+  maps = strategy.run(lambda x: two.feature_map(x, training=True), [halves])
+  maps = tf.concat(strategy.experimental_local_results(maps), axis=0)
+  np.testing.assert_allclose(maps, expected, atol=1e-3)
+  mean = two.network.get_layer('conv1_bn').moving_mean
+  np.testing.assert_allclose(
+    mean, one.network.get_layer('conv1_bn').moving_mean, rtol=1e-4, atol=1e-6
+  )
+
+
 def test_mobilenet_takes_images_from_minus_1_to_1():
   backbone = backbones.load('mobilenet', 'none', 32)
   assert backbone.image_size == 32

@@ -515,10 +515,15 @@ def _for_adaptation(network):
 
   At Keras' momentum of 0.99 the averages of batch normalisation are 100 steps
   old, of a network that has changed since. 0.9 is PyTorch's default.
+
+  On several replicas the statistics are those of the whole batch.
   """
   network = convolution.with_fast_gradients(network)
+  several = tf.distribute.get_strategy().num_replicas_in_sync > 1
   for layer in _batch_norms(network):
     layer.momentum = 0.9
+    if several:  # The fused kernel knows one replica's part alone.
+      layer.fused, layer.synchronized = False, True
   return network
 
 

@@ -1,15 +1,15 @@
 """What happens between steps: bar, log, evaluation, checkpoint, signals."""
 
+import contextlib
 import signal
 import sys
-import threading
 import time
 
 import numpy as np
 import tensorflow as tf
 import tqdm
 
-from tfda import errors
+from tfda import errors, stopping
 from tfda.data import pipeline
 from tfda.evaluation import pictures
 
@@ -27,61 +27,56 @@ class Trainer(tf.keras.callbacks.Callback):
   # Keras then hands over tensors; to turn them into numbers waits too.
   _supports_tf_logs = True
 
-  def __init__(self, experiment, model, data, run, manager, seconds):
+  def __init__(self, experiment, model, data, run, checkpoints, workers):
     """Makes the callback.
 
     Args:
       experiment: the Experiment.
       model: its TrainingModel, restored to where training begins.
       data: {(side, split): Domain}.
-      run: the RunDirectory.
-      manager: the CheckpointManager.
-      seconds: the float64 variable that counts seconds of training.
+      run: the RunDirectory to write to.
+      checkpoints: the Checkpoints, restored too.
+      workers: the distribution.Workers.
     """
     super().__init__()
     self._experiment = experiment
     self._adapted = model
     self._data = data
     self._run = run
-    self._manager = manager
-    self._seconds = seconds
+    self._checkpoints = checkpoints
+    self._seconds = checkpoints.seconds
     self._step = int(model.step.numpy())
     self._logged_step = self._step
     self._images = 0  # Read since then.
-    self._logged_seconds = float(seconds.numpy())
-    self._signal = None
+    self._logged_seconds = float(self._seconds.numpy())
+    self._workers = workers
+    self._requests = stopping.StopRequests(workers, self._step)
+    self._opened = contextlib.ExitStack()
     self._scores = dict.fromkeys(model.SCORES)
-    self._previous_handlers = {}
 
   def __enter__(self):
     self._run.drop_metrics_after(self._step)
     self._writer = tf.summary.create_file_writer(self._run.logs)
+    self._opened.callback(self._writer.close)
     self._bar = tqdm.tqdm(
       total=self._experiment.steps,
       initial=self._step,
       desc=self._experiment.method,
       unit='step',
-      disable=None,  # Where nobody watches (no terminal), lines alone.
+      # Where nobody watches (no terminal), lines alone.
+      disable=None if self._workers.is_chief else True,
     )
+    self._opened.enter_context(self._bar)
     if self._step == 0:
       self._write_samples()
     else:
       self._say(f'going on at step {self._step}')
-    if threading.current_thread() is threading.main_thread():
-      for number in (signal.SIGINT, signal.SIGTERM):
-        self._previous_handlers[number] = signal.signal(number, self._on_signal)
+    self._opened.enter_context(self._requests)
     self._bar_time = self._clock = time.monotonic()
     return self
 
   def __exit__(self, *exception):
-    for number, handler in self._previous_handlers.items():
-      signal.signal(number, handler)
-    self._bar.close()
-    self._writer.close()
-
-  def _on_signal(self, number, frame):
-    del frame
-    self._signal = number
+    self._opened.__exit__(*exception)
 
   def on_train_batch_end(self, batch, logs=None):
     del batch, logs
@@ -96,16 +91,12 @@ class Trainer(tf.keras.callbacks.Callback):
       self._bar.set_postfix(self._shown())
     if evaluates or self._step % self._experiment.log_every == 0:
       self._log(evaluates)
-    if (
-      last
-      or self._signal is not None
-      or self._step % self._experiment.checkpoint_every == 0
-    ):
+    stops = self._requests.after(self._step)
+    if last or stops or self._step % self._experiment.checkpoint_every == 0:
       self._save()
-    if self._signal is not None and not last:
-      self._stop(
-        'the same command', 130 if self._signal == signal.SIGINT else 0
-      )
+    if stops and not last:
+      is_interrupt = self._requests.signal == signal.SIGINT
+      self._stop('the same command', 130 if is_interrupt else 0)
 
   def images_of_a_step(self, streams):
     """How many images a step takes from these streams."""
@@ -126,7 +117,8 @@ class Trainer(tf.keras.callbacks.Callback):
   def _stop(self, command, exit_code):
     raise errors.Interrupted(
       f'stopped at step {self._step} of {self._experiment.steps}; its '
-      f'checkpoint is in {self._run.checkpoints}; {command} goes on from there',
+      f'checkpoint is in {self._checkpoints.folder}; {command} goes on from '
+      'there',
       exit_code,
     )
 
@@ -163,8 +155,7 @@ class Trainer(tf.keras.callbacks.Callback):
     seconds = float(self._seconds.numpy())
     elapsed = max(seconds - self._logged_seconds, 1e-9)
     steps_per_second = (self._step - self._logged_step) / elapsed
-    if evaluates:
-      self._scores = model.scores(self._data)
+    evaluates = evaluates and self._evaluate()
     progress = model.progress()
     row = {
       'step': self._step,
@@ -199,6 +190,15 @@ class Trainer(tf.keras.callbacks.Callback):
     self._images = 0
     self._clock = time.monotonic()
 
+  def _evaluate(self):
+    """Whether it was done: a scheduler that stops the run does not wait."""
+    try:
+      with self._requests.interruptible():
+        self._scores = self._adapted.scores(self._data)
+    except stopping.Stopped:
+      return False
+    return True
+
   def _learning_rate(self, progress):
     optimizer = self._adapted.optimizer
     if isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer):
@@ -214,14 +214,7 @@ class Trainer(tf.keras.callbacks.Callback):
           f'the weight {weight.name} is not finite at step {self._step}; the '
           'last good checkpoint is kept; try a lower --learning_rate'
         )
-    try:
-      self._manager.save(checkpoint_number=self._step)
-    except (OSError, tf.errors.OpError) as error:
-      raise errors.RunError(
-        f'the checkpoint of step {self._step} could not be written to '
-        f'{self._run.checkpoints}: {str(error).splitlines()[0]}; the one '
-        'before is kept'
-      ) from error
+    self._checkpoints.save(self._step)
     self._clock = time.monotonic()
 
   def write_pictures(self):

@@ -14,7 +14,10 @@ import tensorflow as tf
 from tfda import (
   backbones,
   callbacks,
+  checkpoints,
+  distribution,
   errors,
+  flag_config,
   methods,
   optimizers,
   run_directory,
@@ -175,8 +178,17 @@ class Experiment:
   )
   strategy: str = setting(
     'one',
-    'tf.distribute strategy: one device, or mirrored over all',
-    choices=('one', 'mirrored'),
+    'tf.distribute strategy: one device, mirrored over all of this machine, '
+    'multi_worker over those of several, or tpu',
+    choices=distribution.NAMES,
+  )
+  workers: Optional[str] = setting(
+    None,
+    'of multi_worker, host:port of each with commas between; the first is the '
+    "chief; TF_CONFIG's if not set",
+  )
+  worker_index: Optional[int] = setting(
+    None, 'which of these this process is, counted from 0', minimum=0
   )
   mixed_precision: str = setting(
     'none',
@@ -219,6 +231,8 @@ RESUMABLE = (
   'cache_dir',
   'run_dir',
   'strategy',
+  'workers',
+  'worker_index',
   'stop_after',
   'log_every',
   'evaluate_every',
@@ -347,31 +361,23 @@ def train(experiment, method_config=None):
     return run.path
   if experiment.deterministic:
     tf.config.experimental.enable_op_determinism()
-  with precision(experiment), make_strategy(experiment).scope():
-    return _train(experiment, config, run)
+  strategy = distribution.make_strategy(experiment)
+  workers = distribution.Workers(strategy)
+  with precision(experiment), strategy.scope():
+    flags = flag_config.values(experiment, config)
+    with workers.together(flags, run) as writing:
+      return _train(experiment, config, run, writing, workers)
 
 
-def make_strategy(experiment):
-  """The tf.distribute strategy of an Experiment or a Translation."""
-  if experiment.strategy == 'mirrored':
-    devices = [d.name for d in tf.config.list_logical_devices('GPU')]
-    if devices:
-      return tf.distribute.MirroredStrategy(devices)
-    # The collectives of CPUs keep shapes from one run of a process to the next.
-    return tf.distribute.MirroredStrategy(
-      [d.name for d in tf.config.list_logical_devices('CPU')],
-      tf.distribute.ReductionToOneDevice(),
-    )
-  return tf.distribute.get_strategy()
-
-
-def _train(experiment, config, run):
+def _train(experiment, config, run, writing, workers):
+  """Trains; `writing` is the RunDirectory that this worker writes to."""
   # Of the code that is imported now; a commit may be made while it trains.
   commit = run_directory.commit()
   _method(experiment)  # What is wrong with it shows before data are read.
   # The size is known from the network, the number of classes from the data.
   image_size = backbones.image_size(experiment.backbone, experiment.image_size)
   data = task.load(experiment, read_size(experiment, image_size))
+  workers.agree(task.digests(data))
   source, target = data['source', 'train'], data['target', 'train']
   model = build(experiment, config, len(source.class_names))
   pipeline.check(
@@ -400,18 +406,27 @@ def _train(experiment, config, run):
     model.cut_at(experiment.freeze_until)
     data = _with_stored_features(experiment, model.backbone, data)
   batches = make_batches(experiment, data, image_size)
-  is_new = not tf.train.latest_checkpoint(run.checkpoints)
+  is_new = not checkpoints.paths(run.checkpoints)
   if is_new and hasattr(model, 'adapt'):
     epoch = math.ceil(len(source.images) / experiment.batch_size)
     model.adapt(batches(model.STREAMS, 0, _ADAPT_EPOCHS * epoch))
-  run.create(experiment, config, source.class_names)
-  run.write_skipped(data)
+  run.check_classes(source.class_names)
+  writing.create(experiment, config, source.class_names)
+  workers.check_shared(run)
+  writing.write_skipped(data)
   measured = run_phases(
-    experiment, model, phases, data, batches, run, experiment.stop_after
-  )
-  run.write_results(
     experiment,
-    evaluate.evaluate(model, data, run.evaluation),
+    model,
+    phases,
+    data,
+    batches,
+    checkpoints.Checkpoints(model, phases, run, writing),
+    writing,
+    workers,
+  )
+  writing.write_results(
+    experiment,
+    evaluate.evaluate(model, data, writing.evaluation),
     commit=commit,
     **measured,
   )
@@ -456,8 +471,10 @@ def make_batches(experiment, data, image_size):
   return batches
 
 
-def run_phases(experiment, model, phases, data, batches, run, stop_after=None):
-  """Trains through all phases, from the run's last checkpoint if it has one.
+def run_phases(
+  experiment, model, phases, data, batches, saved, writing, workers
+):
+  """Trains through all phases, from the last checkpoint if there is one.
 
   Args:
     experiment: an Experiment or a Translation.
@@ -465,8 +482,9 @@ def run_phases(experiment, model, phases, data, batches, run, stop_after=None):
     phases: what it goes through.
     data: {(side, split): Domain}.
     batches: of `make_batches`.
-    run: the RunDirectory, which exists.
-    stop_after: name of the phase to stop after; None for none.
+    saved: the Checkpoints.
+    writing: the RunDirectory to write to, which exists.
+    workers: the distribution.Workers.
 
   Returns:
     {'pictures', 'seconds', 'images_per_second'} for results.json.
@@ -474,21 +492,8 @@ def run_phases(experiment, model, phases, data, batches, run, stop_after=None):
   Raises:
     RunError, Interrupted: see `train`.
   """
-  seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-  manager = tf.train.CheckpointManager(
-    tf.train.Checkpoint(
-      model=model,
-      optimizers=[o for phase in phases for o in phase.optimizers],
-      seconds=seconds,
-    ),
-    run.checkpoints,
-    max_to_keep=2,
-  )
-  if manager.latest_checkpoint:
-    with run_directory.reading(manager.latest_checkpoint):
-      manager.checkpoint.restore(manager.latest_checkpoint).assert_consumed()
-
-  trainer = callbacks.Trainer(experiment, model, data, run, manager, seconds)
+  saved.restore()
+  trainer = callbacks.Trainer(experiment, model, data, writing, saved, workers)
   with trainer:
     start = 0
     for phase in phases:
@@ -496,7 +501,7 @@ def run_phases(experiment, model, phases, data, batches, run, stop_after=None):
       if int(model.step.numpy()) < end:
         model.begin_phase(phase, start)
         _fit(model, batches, end, trainer)
-      if phase.name == stop_after and end < experiment.steps:
+      if phase.name == experiment.stop_after and end < experiment.steps:
         trainer.stop_after(phase)
       start = end
     captions = trainer.write_pictures()
@@ -504,10 +509,11 @@ def run_phases(experiment, model, phases, data, batches, run, stop_after=None):
     phase.steps * trainer.images_of_a_step(phase.streams or model.STREAMS)
     for phase in phases
   )
+  seconds = float(saved.seconds.numpy())
   return {
     'pictures': captions,
-    'seconds': float(seconds.numpy()),
-    'images_per_second': images / max(float(seconds.numpy()), 1e-9),
+    'seconds': seconds,
+    'images_per_second': images / max(seconds, 1e-9),
   }
 
 

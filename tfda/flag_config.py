@@ -13,6 +13,9 @@ from absl import flags
 
 from tfda import errors, methods, settings
 
+# Of one process, not of the run.
+_OF_A_PROCESS = ('stop_after', 'workers', 'worker_index')
+
 
 def define(config_class, prefix=''):
   """Returns absl Flag objects for the fields of a settings dataclass."""
@@ -200,12 +203,21 @@ def text(experiment, config=None):
   lines = [
     f'# python -m tools.{experiment.TOOL} --flagfile={run_dir}/flags.txt'
   ]
+  for name, value in values(experiment, config).items():
+    if name not in _OF_A_PROCESS:
+      lines.append(f'--{name}={value}')
+  return '\n'.join(lines) + '\n'
+
+
+def values(experiment, config=None):
+  """{flag: value as text} of all settings of a run that are set."""
+  found = {}
   for prefix, settings_ in _groups(experiment, config):
     for field in dataclasses.fields(settings_):
       value = getattr(settings_, field.name)
-      if value is not None and field.name != 'stop_after':
-        lines.append(f'--{prefix}{field.name}={value}')
-  return '\n'.join(lines) + '\n'
+      if value is not None:
+        found[prefix + field.name] = str(value)
+  return found
 
 
 def _groups(experiment, config):

@@ -69,12 +69,8 @@ class RunDirectory:
         'choose another --run_dir'
       )
 
-  def create(self, experiment, config, class_names):
-    """Makes the directory with its settings; on an existing one, nothing new.
-
-    Raises:
-      UsageError: it cannot be written to, or its run has other classes.
-    """
+  def check_classes(self, class_names):
+    """Raises UsageError if the run exists with other classes."""
     if os.path.exists(self.classes):
       theirs = self.class_names()
       if theirs != list(class_names):
@@ -83,6 +79,13 @@ class RunDirectory:
           f'{", ".join(theirs)}, are {", ".join(class_names)}; choose another '
           '--run_dir'
         )
+
+  def create(self, experiment, config, class_names):
+    """Makes the directory with its settings; on an existing one, nothing new.
+
+    Raises:
+      UsageError: it cannot be written to.
+    """
     try:
       os.makedirs(self.path, exist_ok=True)
       write(self.flags, flag_config.text(experiment, config))

@@ -10,9 +10,12 @@ import tqdm
 
 from tfda import (
   backbones,
+  checkpoints,
   cyclegan,
+  distribution,
   errors,
   experiment,
+  flag_config,
   optimizers,
   run_directory,
   schedules,
@@ -47,6 +50,7 @@ class Translation:
   directory = experiment.Experiment.directory
   # It reads the two domains as they are.
   class_balanced, translation, translated_share = False, None, 0.0
+  stop_after = None
 
   source: str = _AS_THERE('source')
   target: str = _AS_THERE('target', help='domain to translate it to')
@@ -112,6 +116,8 @@ class Translation:
   seed: int = _AS_THERE('seed')
   deterministic: bool = _AS_THERE('deterministic')
   strategy: str = _AS_THERE('strategy')
+  workers: Optional[str] = _AS_THERE('workers')
+  worker_index: Optional[int] = _AS_THERE('worker_index')
   log_every: int = _AS_THERE('log_every')
   evaluate_every: int = _AS_THERE('evaluate_every')
   checkpoint_every: int = _AS_THERE('checkpoint_every')
@@ -192,13 +198,18 @@ def train(settings):
   ):
     return run.path
   judge = _judge(settings, run)
-  # What is wrong with it shows before the hours of training.
-  backbones.load(judge.backbone, judge.backbone_weights, judge.image_size)
   commit = run_directory.commit()
   if settings.deterministic:
     tf.config.experimental.enable_op_determinism()
-  with experiment.make_strategy(settings).scope():
-    model, data, measured = _train(settings, run)
+  strategy = distribution.make_strategy(settings)
+  workers = distribution.Workers(strategy)
+  # What is wrong with it shows before the hours of training.
+  backbones.load(judge.backbone, judge.backbone_weights, judge.image_size)
+  flags = flag_config.values(settings)
+  with strategy.scope(), workers.together(flags, run) as writing:
+    model, data, measured = _train(settings, run, writing, workers)
+  if not workers.is_chief:
+    return run.path
   found = translations.scores(model, data)
   if settings.resize:  # Whole images, not their centres.
     data = task.load(settings, settings.image_size)
@@ -223,10 +234,11 @@ def train(settings):
   return run.path
 
 
-def _train(settings, run):
+def _train(settings, run, writing, workers):
   """Returns (model, data, what run_phases measured)."""
   size = settings.image_size
   data = task.load(settings, experiment.read_size(settings, size))
+  workers.agree(task.digests(data))
   model = build(settings)
   replicas = tf.distribute.get_strategy().num_replicas_in_sync
   pipeline.check(
@@ -235,15 +247,21 @@ def _train(settings, run):
     settings.batch_size,
     replicas,
   )
-  run.create(settings, None, data['source', 'train'].class_names)
-  run.write_skipped(data)
+  class_names = data['source', 'train'].class_names
+  run.check_classes(class_names)
+  writing.create(settings, None, class_names)
+  workers.check_shared(run)
+  writing.write_skipped(data)
+  phases = [make_phase(settings, model)]
   measured = experiment.run_phases(
     settings,
     model,
-    [make_phase(settings, model)],
+    phases,
     data,
     experiment.make_batches(settings, data, size),
-    run,
+    checkpoints.Checkpoints(model, phases, run, writing),
+    writing,
+    workers,
   )
   return model, data, measured
 

@@ -2,11 +2,14 @@
 
 import dataclasses
 import os
+import zlib
 
 import numpy as np
 
 from tfda import errors
 from tfda.data import domains, files, translated
+
+_DIGESTED = 64  # Images of a domain.
 
 
 def load(experiment, image_size):
@@ -156,6 +159,23 @@ def revealed(target, count, seed):
     dataclasses.replace(train, transductive=False),
     dataclasses.replace(test, split='test', transductive=False),
   )
+
+
+def digests(data):
+  """{'side split': a line that tells two domains apart} of {...: Domain}.
+
+  Of the number of images, all labels and class names, and a sample of pixels.
+  """
+  lines = {}
+  for (side, split), domain in data.items():
+    images = domain.images
+    sample = np.linspace(0, len(images) - 1, _DIGESTED).astype(np.int64)
+    content = zlib.crc32(np.ascontiguousarray(images[sample]))
+    labels = [] if domain.labels is None else domain.labels
+    content = zlib.crc32(np.asarray(labels, np.int32), content)
+    content = zlib.crc32('\n'.join(domain.class_names or ()).encode(), content)
+    lines[f'{side} {split}'] = f'{len(images)} images ({content:08x})'
+  return lines
 
 
 def class_counts(domain):

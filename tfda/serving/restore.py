@@ -5,7 +5,7 @@ import os
 
 import tensorflow as tf
 
-from tfda import errors, experiment, flag_config, run_directory
+from tfda import checkpoints, errors, experiment, flag_config, run_directory
 
 
 def restore(run_dir):
@@ -24,8 +24,8 @@ def restore(run_dir):
   if not os.path.isfile(run.flags):
     raise errors.UsageError(f'{run.path}: no run directory (no flags.txt)')
   settings, config = flag_config.read(run.flags)
-  checkpoint = tf.train.latest_checkpoint(run.checkpoints)
-  if not checkpoint:
+  saved = checkpoints.paths(run.checkpoints)
+  if not saved:
     raise errors.UsageError(
       f'{run.path}: no checkpoint in {run.checkpoints}; train it first'
     )
@@ -34,8 +34,8 @@ def restore(run_dir):
   began = dataclasses.replace(settings, backbone_weights='none')
   with experiment.precision(began):
     model = experiment.build(began, config, len(run.class_names()))
-  with run_directory.reading(checkpoint):
-    status = tf.train.Checkpoint(model=model).restore(checkpoint)
+  with run_directory.reading(saved[-1]):
+    status = tf.train.Checkpoint(model=model).restore(saved[-1])
     # Optimizers and counters are left in it, weights are not.
     status.expect_partial().assert_existing_objects_matched()
   return run, settings, model
