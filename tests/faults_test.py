@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import data_files, processes
+from tests import data_files, harness, processes
 from tfda import checkpoints
 
 pytestmark = pytest.mark.slow
@@ -28,8 +28,11 @@ def weights(run_dir):
 
 
 def assert_same(run_dir, other, tolerance=0.0):
+  """All that is saved is the same; the weights, where there is a tolerance."""
   one, two = weights(run_dir), weights(other)
   assert set(one) == set(two)
+  if tolerance:
+    one = {k: v for k, v in one.items() if k.startswith('model/')}
   for name, value in one.items():
     np.testing.assert_allclose(
       value, two[name], rtol=0.0, atol=tolerance, err_msg=name
@@ -51,7 +54,8 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.parametrize('method', ['dann', 'gsda', 'local_feature_patterns'])
 def test_two_workers_train_as_one_process(method, tmp_path):
-  flags = f'--method={method}', '--steps=20', '--evaluate_every=20'
+  flags = [f'--method={method}', '--steps=20', '--evaluate_every=20']
+  flags += [f'--{method}.{k}={v}' for k, v in harness.narrow(method).items()]
   one = processes.start(tmp_path / 'one', *flags)
   (ending,) = processes.finish(one)
   assert ending[0] == 0, ending[1]
@@ -85,10 +89,11 @@ def test_terminated_worker_stops_all_at_one_step(undisturbed, tmp_path):
   run_dir = tmp_path / 'run'
   workers = processes.start_workers(run_dir, '--checkpoint_every=40')
   processes.wait_for((run_dir / 'metrics.csv').exists, *workers)
-  began = time.monotonic()
+  began = time.time()
   workers[1].send_signal(signal.SIGTERM)
   endings = processes.finish(*workers)
-  assert time.monotonic() - began < 10.0
+  (saved,) = checkpoints.paths(run_dir / 'checkpoints')
+  assert os.path.getmtime(f'{saved}.index') - began < 10.0
   for code, output in endings:
     assert code == 0, output
     assert 'the same command goes on from there' in output
@@ -241,7 +246,7 @@ def test_launcher_starts_all_again_when_one_is_killed(undisturbed, tmp_path):
   processes.wait_for(has_checkpoint(run_dir), started)
   worker = '--worker_index=1'
   children = subprocess.run(
-    ['ps', '--ppid', str(started.pid), '-o', 'pid=,args='],
+    ['ps', '-ww', '--ppid', str(started.pid), '-o', 'pid=,args='],
     capture_output=True,
     text=True,
   ).stdout.splitlines()

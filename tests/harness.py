@@ -106,6 +106,11 @@ _NARROW = {
 }
 
 
+def narrow(method):
+  """{setting: value} with which a method is as small as it can be."""
+  return _NARROW.get(method, {})
+
+
 def settings(method, **changed):
   """An Experiment of tiny size."""
   return experiment.Experiment(
@@ -138,8 +143,8 @@ class Run:
     self.data = toy_data()
     self.settings = trained
     module = methods.load(trained.method)
-    narrow = _NARROW.get(trained.method, {})
-    self.config = module.Config(**narrow) if config is None else config
+    small = narrow(trained.method)
+    self.config = module.Config(**small) if config is None else config
     devices = [f'CPU:{i}' for i in range(replicas)]
     self.strategy = (
       tf.distribute.MirroredStrategy(

@@ -123,8 +123,10 @@ class Trainer(tf.keras.callbacks.Callback):
     )
 
   def _shown(self):
-    # Outside of replicas: `logs` are sums over them.
-    means = self._adapted.averages.result()
+    # Outside of replicas: `logs` are sums over them. Several workers would all
+    # have to ask, and one alone has a bar.
+    alone = self._workers.count == 1
+    means = self._adapted.averages.result() if alone else {}
     return {
       **{k: f'{float(v):.3f}' for k, v in means.items() if k != 'total'},
       **self._shown_scores(1),

@@ -24,7 +24,7 @@ class Checkpoints:
       model: a TrainingModel, all variables made.
       phases: what it goes through, in order.
       run: the RunDirectory to read from.
-      writing: the one to write to; see distribution.Workers.writing.
+      writing: the one to write to; see distribution.Workers.together.
     """
     self.folder = run.checkpoints
     self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)

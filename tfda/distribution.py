@@ -217,6 +217,18 @@ class Workers:
 
     return self._strategy.run(of_replica)
 
+  def share(self, variables):
+    """Gives all workers the chief's values of float variables.
+
+    Of what they compute themselves: other machines round otherwise.
+    """
+    if self.count == 1:
+      return
+    for variable in variables:
+      value = variable.read_value() * float(self.is_chief)
+      sums = self._strategy.experimental_local_results(self._sum(value))
+      variable.assign(sums[0])
+
   def agree(self, facts):
     """Raises UsageError unless every worker has the chief's facts.
 

@@ -410,6 +410,7 @@ def _train(experiment, config, run, writing, workers):
   if is_new and hasattr(model, 'adapt'):
     epoch = math.ceil(len(source.images) / experiment.batch_size)
     model.adapt(batches(model.STREAMS, 0, _ADAPT_EPOCHS * epoch))
+  workers.share(model.backbone.normalise.weights + model.trainable_variables)
   run.check_classes(source.class_names)
   writing.create(experiment, config, source.class_names)
   workers.check_shared(run)

@@ -1,0 +1,113 @@
+r"""A run of two workers, one of whom is killed again and again.
+
+  python -m benchmarks.soak FOLDER [KILLS] > benchmarks/soak.json
+
+Each time a worker at random gets SIGKILL at a random moment; when the other has
+noticed, both start again. In the end they finish, and their weights are
+compared with those of an undisturbed run. A soak that was interrupted goes on
+in the same folder.
+"""
+
+import json
+import os
+import random
+import sys
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from tests import processes
+from tfda import checkpoints, run_directory
+
+_KILLS = 100
+_STEPS = 15_000
+_LONGEST = 15.0  # Seconds from the start to a kill, at most.
+
+
+def _workers(run_dir):
+  return processes.start_workers(
+    run_dir, f'--steps={_STEPS}', '--checkpoint_every=20', '--log_every=100'
+  )
+
+
+def _last(run_dir):
+  """The path of the last checkpoint, and its step; (None, 0) without one."""
+  saved = checkpoints.paths(os.path.join(run_dir, 'checkpoints'))
+  return (saved[-1], int(saved[-1].rpartition('-')[2])) if saved else (None, 0)
+
+
+def _kill_one(run_dir, chosen):
+  """Starts both and kills one; what happened, as a dict."""
+  workers = _workers(run_dir)
+  index = chosen.randrange(2)
+  seconds = chosen.uniform(0.0, _LONGEST)
+  time.sleep(seconds)
+  workers[index].kill()
+  began = time.monotonic()
+  ending = processes.finish(*workers)[1 - index]
+  line = ending[1].splitlines()[-1] if ending[1] else ''
+  return {
+    'worker': index,
+    'after_seconds': round(seconds, 2),
+    'noticed_seconds': round(time.monotonic() - began, 2),
+    'exit_code': ending[0],
+    # As a user sees it: never a stack trace.
+    'line': line,
+    'is_traced': 'Traceback' in ending[1],
+    'last_checkpoint': _last(run_dir)[1],
+  }
+
+
+def _largest_difference(one, other):
+  """Of all numbers in the last checkpoints of two runs, but for the clock."""
+  readers = [tf.train.load_checkpoint(_last(path)[0]) for path in (one, other)]
+  largest = 0.0
+  for name in readers[0].get_variable_to_shape_map():
+    if not name.startswith(('seconds', 'save_counter', '_CHECKPOINTABLE')):
+      ours, theirs = (np.float64(r.get_tensor(name)) for r in readers)
+      largest = max(largest, np.abs(ours - theirs).max(initial=0.0))
+  return largest
+
+
+def main():
+  folder = sys.argv[1]
+  kills = int(sys.argv[2]) if len(sys.argv) > 2 else _KILLS
+  soaked, straight = (os.path.join(folder, n) for n in ('soaked', 'straight'))
+  path = os.path.join(folder, 'kills.json')
+  done = []
+  if os.path.exists(path):
+    with open(path) as file:
+      done = json.load(file)
+  else:
+    os.makedirs(folder)
+  while len(done) < kills and _last(soaked)[1] < _STEPS:
+    done.append(_kill_one(soaked, random.Random(len(done))))
+    run_directory.write(path, json.dumps(done))
+    print(f'kill {len(done)}: {done[-1]}', file=sys.stderr, flush=True)
+  for run_dir in soaked, straight:
+    for code, output in processes.finish(*_workers(run_dir)):
+      if code:
+        sys.exit(output)
+  print(
+    json.dumps(
+      {
+        'commit': run_directory.commit(),
+        'steps': _STEPS,
+        'kills': len(done),
+        'kills_of_the_chief': sum(kill['worker'] == 0 for kill in done),
+        'largest_seconds_until_noticed': max(
+          kill['noticed_seconds'] for kill in done
+        ),
+        'exit_codes_of_the_other': sorted({k['exit_code'] for k in done}),
+        'lines_of_the_other': sorted({k['line'] for k in done}),
+        'stack_traces': sum(kill['is_traced'] for kill in done),
+        'largest_difference_of_weights': _largest_difference(soaked, straight),
+      },
+      indent=1,
+    )
+  )
+
+
+if __name__ == '__main__':
+  main()
