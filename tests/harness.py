@@ -96,6 +96,8 @@ _NARROW = {
     'local_units_1': 8,
     'local_units_2': 16,
   },
+  # Of four steps, the last adapts.
+  'adda': {'source_share': 0.75},
   # At the end of the run, progress is to be 1; some images are to be believed.
   'attention_alignment': {
     'source_share': 0.25,
