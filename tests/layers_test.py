@@ -644,6 +644,17 @@ def test_multi_head_discriminator_starts_as_wide_as_one_head():
   assert (layer.weights[0][0].numpy() != layer.weights[0][1].numpy()).any()
 
 
+def test_multi_head_discriminator_without_an_offset_of_the_logits():
+  layer = discriminators.MultiHeadDiscriminator(2, [5], output_bias=False)
+  layer.build([None, 6])
+  shapes = [w.shape.as_list() for w in layer.trainable_weights]
+  assert shapes == [[2, 6, 5], [2, 1, 5], [2, 5, 1]]
+  np.testing.assert_array_equal(layer(tf.zeros([3, 6])), np.zeros([2, 3]))
+  copy = discriminators.MultiHeadDiscriminator.from_config(layer.get_config())
+  assert copy.get_config() == layer.get_config()
+  assert not copy.output_bias
+
+
 def test_multi_head_discriminator_drops_alike_on_one_replica_and_two():
   layer = _heads(dropout_rate=0.5)
   features = np.random.default_rng(0).normal(size=[8, 6]).astype(np.float32)

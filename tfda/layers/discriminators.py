@@ -134,13 +134,21 @@ class MultiHeadDiscriminator(tf.keras.layers.Layer):
     num_heads: K.
     hidden_units: widths of the hidden layers of each head.
     dropout_rate: of every hidden layer, 0 for none.
+    output_bias: whether the offset of the logits trains; a critic's, of whose
+      values only differences matter, need not.
   """
 
   def __init__(
-    self, num_heads, hidden_units=(1024, 1024), dropout_rate=0.5, **kwargs
+    self,
+    num_heads,
+    hidden_units=(1024, 1024),
+    dropout_rate=0.5,
+    output_bias=True,
+    **kwargs,
   ):
     super().__init__(**kwargs)
     self.num_heads = num_heads
+    self.output_bias = output_bias
     self.hidden_units = tuple(hidden_units)
     self.dropout_rate = dropout_rate
     self._dropout = dropout.Dropout(
@@ -162,7 +170,10 @@ class MultiHeadDiscriminator(tf.keras.layers.Layer):
       )
       self._biases.append(
         self.add_weight(
-          f'bias{i}', [self.num_heads, 1, units], initializer='zeros'
+          f'bias{i}',
+          [self.num_heads, 1, units],
+          initializer='zeros',
+          trainable=self.output_bias or i < len(self.hidden_units),
         )
       )
       width = units
@@ -234,4 +245,5 @@ class MultiHeadDiscriminator(tf.keras.layers.Layer):
       'num_heads': self.num_heads,
       'hidden_units': self.hidden_units,
       'dropout_rate': self.dropout_rate,
+      'output_bias': self.output_bias,
     }
