@@ -130,6 +130,11 @@ def test_statistics_of_each_domain_are_refused():
     harness.Run(harness.settings('adda', backbone='dann_mnist_domain_norm'))
 
 
+def test_frozen_features_are_refused():
+  with pytest.raises(errors.UsageError, match='an earlier --freeze_until'):
+    harness.Run(harness.settings('adda', freeze_until='pool2'))
+
+
 def test_recipe_for_digits_is_the_paper_s():
   for pair in ('mnist2mnist_m', 'optdigits2optdigits_m'):
     run, config, _, _ = flag_config.parse_experiment(

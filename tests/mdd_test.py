@@ -118,6 +118,7 @@ def test_recipe_for_office_is_that_of_the_released_code(monkeypatch):
   )
   assert config == mdd.Config(margin=4.0, adversarial_weight=0.1)
   assert (run.learning_rate, run.new_layer_multiplier) == (0.0004, 10)
+  assert run.learning_rate_alpha == 0.001 / 5 * run.steps
   assert (run.bottleneck, run.nesterov, run.weight_decay) == (1024, True, 5e-4)
 
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests import harness
-from tfda import experiment, flag_config
+from tfda import errors, experiment, flag_config
 from tfda.methods import symnets
 
 FACTOR = np.tanh(5 * 0.3)  # DANN's Eq. 14 at progress 0.3.
@@ -166,6 +166,11 @@ def test_half_precision_scales_the_loss_of_both_players():
   assert all(np.isfinite(v).all() for v in run.model.trainable_variables)
   scaled = tf.keras.mixed_precision.LossScaleOptimizer
   assert all(isinstance(optimizer, scaled) for optimizer in run.optimizers)
+
+
+def test_frozen_features_are_refused():
+  with pytest.raises(errors.UsageError, match='an earlier --freeze_until'):
+    harness.Run(harness.settings('symnets', freeze_until='pool2'))
 
 
 def test_recipe_for_office_is_the_paper_s():

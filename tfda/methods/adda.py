@@ -91,6 +91,11 @@ class Method(adaptation.AdaptationModel):
     encoder = list(self.backbone.trainable_variables)
     if self.bottleneck is not None:
       encoder += self.bottleneck.trainable_variables
+    if not encoder:
+      raise errors.UsageError(
+        'adda has no encoder to train; take an earlier --freeze_until or a '
+        '--bottleneck'
+      )
     adversary = self.discriminator.trainable_variables
     alone = (*encoder, *self.classifier.trainable_variables)
     game = make_optimizer(encoder), make_optimizer(adversary)

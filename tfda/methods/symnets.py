@@ -37,7 +37,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfda import adaptation, losses, schedules
+from tfda import adaptation, errors, losses, schedules
 from tfda.layers import perceptron
 from tfda.settings import check, setting
 
@@ -91,6 +91,11 @@ class Method(adaptation.AdaptationModel):
     features = tuple(
       v for v in self.trainable_variables if v.ref() not in theirs
     )
+    if not features:
+      raise errors.UsageError(
+        'symnets has no features to train; take an earlier --freeze_until or a '
+        '--bottleneck'
+      )
     both = make_optimizer(features), make_optimizer(classifiers)
     return [adaptation.Phase('train', steps, features, both)]
 
