@@ -143,7 +143,7 @@ def test_recipe_for_office_is_that_of_the_released_code(monkeypatch):
       36,
     )
     assert (run.learning_rate, run.new_layer_multiplier) == (0.001, 10)
-    assert run.nesterov and run.weight_decay == 5e-4
+    assert run.nesterov and run.weight_decay == 1e-3
     assert config == cdan.Config(
       conditioning, discriminator_dropout=0.5, random_width=0
     )

@@ -125,8 +125,9 @@ def test_twenty_steps_of_two_replicas_are_those_of_one(method):
   one.train(20)
   two.train(20)
   for ours, theirs in zip(state(two), state(one)):
+    # The averages are sums, of symnets 105: float32 has steps of 8e-6 there.
     np.testing.assert_allclose(
-      ours.numpy(), theirs.numpy(), atol=1e-5, err_msg=ours.name
+      ours.numpy(), theirs.numpy(), rtol=1e-6, atol=1e-5, err_msg=ours.name
     )
 
 

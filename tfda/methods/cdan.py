@@ -18,7 +18,7 @@ modes of the two domains, not their mixtures:
   F, G       self.features, self.classifier
   D, T       self.discriminator, a layers.conditioning.ConditionalDiscriminator
   E(G)       losses.label_loss, term 'label'
-  E(D, G)    self._domain_loss, term 'domain'
+  E(D, G)    losses.domain_loss or, with w, the same weighted; term 'domain'
   lambda     domain_weight, with the ramp of DANN (reverse_gradient)
   d          random_width, taken where D C > 4096
   w          of conditioning=multilinear_entropy
