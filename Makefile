@@ -9,6 +9,8 @@
 
 PYTHON ?= python3
 RUN = .venv/bin/python
+# Two processes at a time; the tests of a file share what they have made.
+TEST = $(RUN) -m pytest --numprocesses=2 --dist=loadfile
 
 .PHONY: demo demo-full test test-all lint format
 
@@ -19,10 +21,10 @@ demo-full: .venv/installed
 	$(RUN) -m tools.demo --full
 
 test: .venv/installed
-	$(RUN) -m pytest
+	$(TEST)
 
 test-all: .venv/installed
-	$(RUN) -m pytest -m 'slow or not slow'
+	$(TEST) -m 'slow or not slow'
 
 lint: .venv/installed
 	.venv/bin/ruff check .
