@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tests import harness
 from tfda import checkpoints, errors, experiment, run_directory
-from tfda.evaluation import evaluate
+from tfda.evaluation import evaluate, selection, validators
 from tfda.methods import dann
 from tfda.serving import restore
 
@@ -95,6 +95,10 @@ def test_results_say_what_was_done(finished):
         assert results['per_class_accuracy'][side][str(digit)] == pytest.approx(
           of_digit.mean()
         )
+  assert results['validators'] == pytest.approx(
+    validators.measure(selection.read_outputs(finished))
+  )
+  assert None not in results['validators'].values()
   assert results['images_per_second'] > 0
   assert results['oracle']['target_accuracy'] >= results['accuracy']['target']
 
@@ -107,6 +111,13 @@ def test_metrics_have_a_row_a_log_entry(finished):
     False,
     False,
   ]
+  # The last evaluation is of the weights that results.json is of.
+  results = run_directory.RunDirectory(finished).read_results()
+  for name in evaluate.WATCHED:
+    assert rows[0][f'validator/{name}'] is None
+    assert rows[2][f'validator/{name}'] == pytest.approx(
+      results['validators'][name]
+    )
   # 0.01 / (1 + 10 p)^0.75 and tanh(5 p) at p = 1/3.
   assert rows[0]['learning_rate'] == pytest.approx(
     0.01 / (1 + 10 / 3) ** 0.75, rel=1e-5
@@ -128,6 +139,7 @@ def test_tensorboard_has_scalars_and_samples_of_both_domains(finished):
     'images_per_second',
     'accuracy/source',
     'accuracy/target',
+    'validator/information_maximisation',
     'samples/source',
     'samples/target',
   } <= tags

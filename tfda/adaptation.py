@@ -12,7 +12,7 @@ numbers that are not finite. A method of two players overrides `train_step`.
 import tensorflow as tf
 
 from tfda import classification, training
-from tfda.evaluation import evaluate
+from tfda.evaluation import evaluate, validators
 from tfda.layers import noise
 
 Phase = training.Phase
@@ -27,7 +27,11 @@ class AdaptationModel(
   batch['target'] has 'image' and 'index', never a label.
   """
 
-  SCORES = ('accuracy/source', 'accuracy/target')
+  SCORES = (
+    'accuracy/source',
+    'accuracy/target',
+    *(f'validator/{name}' for name in evaluate.WATCHED),
+  )
 
   def __init__(self, backbone, num_classes, config, seed=0, **network):
     """Makes the classifier; a method adds what else it trains.
@@ -68,15 +72,27 @@ class AdaptationModel(
     """
     raise NotImplementedError(f'{type(self).__name__} has no objective')
 
+  def domain_logits(self, features, class_logits):
+    """What the method's domain classifier says: [B], positive for the source.
+
+    Args:
+      features: [B, D], of `infer`.
+      class_logits: [B, C], likewise.
+
+    Returns:
+      None where the method has none of the features that `infer` gives.
+    """
+    del features, class_logits
+
   def scores(self, data):
-    """Accuracies in [0, 1] on the test splits; None without labels."""
-    found = {}
-    for name in self.SCORES:
-      side = name.split('/')[-1]
-      domain = data[side, 'test']
-      labelled = domain.labels is not None
-      found[name] = evaluate.accuracy(self, domain, side) if labelled else None
-    return found
+    """Accuracies in [0, 1], None without labels, and the cheap validators."""
+    found = evaluate.outputs(self, data)
+    measured = validators.measure(found, evaluate.WATCHED)
+    return {
+      'accuracy/source': found.accuracy('source'),
+      'accuracy/target': found.accuracy('target'),
+      **{f'validator/{name}': score for name, score in measured.items()},
+    }
 
   def phases(self, steps, make_optimizer):
     """The phases of training, one by default.

@@ -137,7 +137,7 @@ class Trainer(tf.keras.callbacks.Callback):
     shown = {}
     for name, value in self._scores.items():
       kind, _, side = name.partition('/')
-      if value is None:
+      if value is None or kind == 'validator':
         continue
       if kind == 'accuracy':
         shown[side] = f'{value:.{digits}%}'

@@ -1,8 +1,15 @@
 r"""Ranks finished runs by a validator, without target labels.
 
-python -m tools.select RUN RUN [RUN ...] [--validator=NAME]
+  python -m tools.select RUN RUN [RUN ...] [--validator=NAME] [--steps]
 
-No target accuracy is read or shown; the first run is the choice.
+The first run is the choice; the interval of its score is of 95 %, over test
+images drawn anew. With --steps every evaluation in training is ranked, which
+tells how long to train. No target accuracy is read or shown.
+
+The validators: source_accuracy, target_entropy, information_maximisation,
+batch_nuclear_norm, soft_neighbourhood_density, cluster_separation,
+discriminator_error, domain_error, deep_embedded_validation and
+reverse_validation; tfda/evaluation/validators.py says what they are.
 """
 
 import dataclasses
@@ -24,6 +31,10 @@ class Settings:
     minimum=0.0,
     maximum=1.0,
   )
+  resamples: int = setting(
+    1000, 'of the test images, for the intervals; 0 for none', minimum=0
+  )
+  steps: bool = setting(False, 'rank every evaluation of the runs')
 
 
 def parser():
@@ -37,15 +48,36 @@ def main(arguments):
   if not runs:
     raise errors.UsageError('the runs to choose from are needed')
   settings = groups['select']
-  ranked = selection.rank(runs, settings.validator, settings.tolerance)
-  print(f'rank  {settings.validator}  source accuracy  run')
-  width = len(settings.validator)
+  show(
+    settings.validator,
+    selection.rank(runs, **dataclasses.asdict(settings)),
+  )
+
+
+def show(validator, ranked):
+  """Prints a ranking; the admitted are numbered.
+
+  Args:
+    validator: its name.
+    ranked: of selection.rank.
+  """
+  rows = [['rank', validator, '95 % interval', 'source accuracy', 'run']]
   for i, candidate in enumerate(ranked, start=1):
-    rank = str(i) if candidate.admitted else '-'
-    print(
-      f'{rank:>4}  {candidate.score:>{width}.4f}  '
-      f'{candidate.source_accuracy:>15.2%}  {candidate.run_dir}'
+    interval = candidate.interval
+    of_step = '' if candidate.step is None else f' at step {candidate.step}'
+    rows.append(
+      [
+        str(i) if candidate.admitted else '-',
+        f'{candidate.score:.4f}',
+        '' if interval is None else f'{interval[0]:.4f} to {interval[1]:.4f}',
+        f'{candidate.source_accuracy:.2%}',
+        f'{candidate.run_dir}{of_step}',
+      ]
     )
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  for row in rows:
+    cells = [cell.rjust(w) for cell, w in zip(row[:-1], widths)]
+    print('  '.join([*cells, row[-1]]))
 
 
 def run():

@@ -3,15 +3,22 @@
 import numpy as np
 import tensorflow as tf
 
-from tfda import losses
 from tfda.data import augmentation
+from tfda.evaluation import validators
 
 # Images at a time: so many, or fewer of a size at which they would take more
 # memory than 64 of 224 x 224.
 _BATCH = 500
 _BATCH_PIXELS = 64 * 224 * 224
-_KEPT = 1000  # Images of each domain whose features are kept for pictures.
+_KEPT = 1000  # Images of each domain whose features are kept.
 _SAMPLES = 24  # Of these, images kept themselves.
+# Validators of every evaluation: the cheap ones, but for the accuracy, which is
+# there by its own name.
+WATCHED = tuple(
+  name
+  for name, validator in validators.VALIDATORS.items()
+  if validator.cheap and name != 'source_accuracy'
+)
 
 
 def predict(model, domain, side='target', kept=None):
@@ -69,33 +76,32 @@ def per_class_accuracy(labels, predictions, class_names):
   }
 
 
-def validators(source_logits, source_labels, target_logits):
-  """Scores of a model without target labels.
+def outputs(model, data):
+  """What a model makes of the test images of both domains.
 
   Args:
-    source_logits: [N, C] on source images for test.
-    source_labels: [N].
-    target_logits: [M, C] on target images.
+    model: an AdaptationModel.
+    data: {(side, split): Domain}.
 
   Returns:
-    'source_accuracy'; 'target_entropy', the mean entropy of the predictions in
-    nats (low where they are certain); 'information_maximisation', the entropy
-    of the mean prediction minus that (high where they are certain and spread
-    over the classes: Shi & Sha 2012).
+    validators.Outputs; its arrays are those of `evaluate` but the images.
   """
-  certain = float(tf.reduce_mean(losses.entropy(target_logits)))
-  mean_probabilities = tf.reduce_mean(tf.nn.softmax(target_logits), axis=0)
-  # 0 ln 0 is 0: in float32 a class may have probability 0 everywhere.
-  spread = -float(
-    tf.reduce_sum(tf.math.xlogy(mean_probabilities, mean_probabilities))
-  )
-  return {
-    'source_accuracy': float(
-      np.mean(source_logits.argmax(axis=-1) == source_labels)
-    ),
-    'target_entropy': certain,
-    'information_maximisation': spread - certain,
-  }
+  arrays = {}
+  for side in ('source', 'target'):
+    domain = data[side, 'test']
+    kept = np.random.default_rng(0).permutation(len(domain.images))[:_KEPT]
+    logits, features = predict(model, domain, side, kept)
+    arrays[f'{side}_logits'] = logits
+    arrays[f'{side}_kept'] = kept
+    arrays[f'{side}_features'] = features
+    if domain.labels is not None:
+      arrays[f'{side}_labels'] = domain.labels
+    domain_logits = model.domain_logits(
+      tf.constant(features), tf.constant(logits[kept])
+    )
+    if domain_logits is not None:
+      arrays[f'{side}_domain_logits'] = domain_logits.numpy()
+  return validators.Outputs(arrays)
 
 
 def evaluate(model, data, path):
@@ -106,39 +112,31 @@ def evaluate(model, data, path):
     data: {(side, split): Domain}.
     path: the .npz file to write. For each side: '_logits' [N, C] and '_labels'
       [N] (where there are any) of all test images; '_kept' [M] indices of up to
-      1,000 of them, at random, with their '_features' [M, D]; '_images' of
-      the first 24 of those.
+      1,000 of them, at random, with their '_features' [M, D] and, of a method
+      that has a domain classifier, its '_domain_logits' [M]; '_images' of the
+      first 24 of those.
 
   Returns:
     The part of results.json that is about accuracy.
   """
-  arrays, accuracies, per_class = {}, {}, {}
+  found = outputs(model, data)
+  accuracies, per_class, images = {}, {}, {}
   class_names = data['source', 'train'].class_names
   for side in ('source', 'target'):
     domain = data[side, 'test']
-    kept = np.random.default_rng(0).permutation(len(domain.images))[:_KEPT]
-    logits, features = predict(model, domain, side, kept)
-    arrays[f'{side}_logits'] = logits
-    arrays[f'{side}_kept'] = kept
-    arrays[f'{side}_features'] = features
-    arrays[f'{side}_images'] = domain.images[kept[:_SAMPLES]]
-    accuracies[side] = per_class[side] = None
+    kept = found[f'{side}_kept'][:_SAMPLES]
+    images[f'{side}_images'] = domain.images[kept]
+    accuracies[side] = found.accuracy(side)
+    per_class[side] = None
     if domain.labels is not None:
-      arrays[f'{side}_labels'] = domain.labels
-      predictions = logits.argmax(axis=-1)
-      accuracies[side] = float(np.mean(predictions == domain.labels))
       per_class[side] = per_class_accuracy(
-        domain.labels, predictions, class_names
+        domain.labels, found[f'{side}_logits'].argmax(axis=-1), class_names
       )
-  np.savez_compressed(path, **arrays)
+  np.savez_compressed(path, **found.arrays, **images)
   return {
     'accuracy': accuracies,
     'per_class_accuracy': per_class,
-    'validators': validators(
-      arrays['source_logits'],
-      data['source', 'test'].labels,
-      arrays['target_logits'],
-    ),
+    'validators': validators.measure(found),
     **counts(data),
   }
 

@@ -1,21 +1,47 @@
-"""Choosing among runs without target labels."""
+"""Choosing among runs, or their evaluations, without target labels."""
 
 import dataclasses
+import os
+import typing
+import zipfile
+
+import numpy as np
 
 from tfda import errors, run_directory
+from tfda.evaluation import validators
+
+_INTERVAL = (2.5, 97.5)  # Percentiles of the resampled scores: 95 %.
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-  """A finished run, as a choice without target labels sees it."""
+  """A run, as a choice without target labels sees it.
+
+  Attributes:
+    run_dir: its path.
+    source_accuracy: in [0, 1].
+    score: the validator's.
+    admitted: whether it may be chosen; see `rank`.
+    interval: (low, high) of the score, 95 %, over test images drawn anew; None
+      of a run without evaluation.npz and of a step before the last.
+    step: of an evaluation in training; None for the last.
+  """
 
   run_dir: str
   source_accuracy: float
   score: float
   admitted: bool
+  interval: typing.Optional[tuple[float, float]] = None
+  step: typing.Optional[int] = None
 
 
-def rank(run_dirs, validator='information_maximisation', tolerance=0.02):
+def rank(
+  run_dirs,
+  validator='information_maximisation',
+  tolerance=0.02,
+  resamples=1000,
+  steps=False,
+):
   """Ranks finished runs by a validator, the best first.
 
   Only runs that still classify the source are admitted: a model may be certain
@@ -23,9 +49,11 @@ def rank(run_dirs, validator='information_maximisation', tolerance=0.02):
 
   Args:
     run_dirs: paths of runs.
-    validator: a key of results.json's `validators`; the greater the better,
-      but for the entropy and the losses.
+    validator: a name in validators.VALIDATORS, which says what is better.
     tolerance: how far below the best source accuracy a run may be, in 0..1.
+    resamples: of the test images, for the intervals; 0 for none.
+    steps: rank every evaluation in training, from metrics.csv, not the last
+      alone.
 
   Returns:
     Candidates, the admitted ones first, then by score.
@@ -33,19 +61,97 @@ def rank(run_dirs, validator='information_maximisation', tolerance=0.02):
   Raises:
     UsageError: a run is not finished, or has no such validator.
   """
+  if validator not in validators.VALIDATORS:
+    raise errors.UsageError(
+      f'--validator={validator}: no such validator; '
+      f'{errors.near(validator, validators.VALIDATORS)}'
+    )
   found = []
   for path in run_dirs:
-    validators = run_directory.RunDirectory(path).read_results()['validators']
-    if validator not in validators:
-      raise errors.UsageError(
-        f'--validator={validator}: {path} has no such figure; '
-        f'{errors.near(validator, sorted(validators))}'
-      )
-    found.append((path, validators['source_accuracy'], validators[validator]))
-  least = max(accuracy for _, accuracy, _ in found) - tolerance
+    if steps:
+      found += _evaluations(path, validator)
+    else:
+      found.append(_last(path, validator, resamples))
+  least = max(candidate.source_accuracy for candidate in found) - tolerance
   candidates = [
-    Candidate(path, accuracy, score, accuracy >= least)
-    for path, accuracy, score in found
+    dataclasses.replace(c, admitted=c.source_accuracy >= least) for c in found
   ]
-  sign = 1.0 if validator.endswith(('entropy', 'loss')) else -1.0
+  sign = -1.0 if validators.VALIDATORS[validator].greater_is_better else 1.0
   return sorted(candidates, key=lambda c: (not c.admitted, sign * c.score))
+
+
+def _last(path, validator, resamples):
+  """The Candidate of a run's last step."""
+  run = run_directory.RunDirectory(path)
+  results = run.read_results()['validators']
+  rows = None
+  if os.path.exists(run.evaluation):
+    # Which runs of an earlier version have too.
+    rows = validators.VALIDATORS[validator].rows(read_outputs(path))
+  if rows is None:
+    score, interval = results.get(validator), None
+  else:
+    score, interval = measure(validator, rows, resamples)
+  if score is None:
+    raise errors.UsageError(
+      f'--validator={validator}: {path} has no such figure; it has '
+      f'{", ".join(sorted(k for k, v in results.items() if v is not None))}'
+    )
+  return Candidate(path, results['source_accuracy'], score, True, interval)
+
+
+def measure(validator, rows, resamples):
+  """(score, its (low, high) of 95 %, None without resamples) of rows."""
+  statistic = validators.VALIDATORS[validator].statistic
+  score = float(statistic(rows))
+  if not resamples:
+    return score, None
+  resampled = validators.bootstrap(rows, statistic, resamples)
+  low, high = np.percentile(resampled, _INTERVAL)
+  return score, (float(low), float(high))
+
+
+def _evaluations(path, validator):
+  """The Candidates of all evaluations of a run."""
+  run = run_directory.RunDirectory(path)
+  run.read_results()  # It is finished.
+  column = {'source_accuracy': 'accuracy/source'}.get(
+    validator, f'validator/{validator}'
+  )
+  rows = [row for row in run.read_metrics() if row.get(column) is not None]
+  if not rows:
+    raise errors.UsageError(
+      f'--validator={validator}: {run.metrics} has no column {column}, or '
+      'nothing in it'
+    )
+  return [
+    Candidate(
+      path, row['accuracy/source'], row[column], True, step=int(row['step'])
+    )
+    for row in rows
+  ]
+
+
+def read_outputs(path):
+  """The validators.Outputs of a run.
+
+  Raises:
+    UsageError: it has no evaluation.npz, or one that cannot be read.
+  """
+  file = run_directory.RunDirectory(path).evaluation
+  if not os.path.exists(file):
+    raise errors.UsageError(f'{path}: no evaluation.npz; train the run again')
+  try:
+    with np.load(file) as arrays:
+      # Images are of no use here, and large.
+      kept = {k: arrays[k] for k in arrays.files if not k.endswith('_images')}
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    raise errors.UsageError(f'{file}: cannot be read: {error}') from error
+  for side in ('source', 'target'):
+    for kind in ('logits', 'kept', 'features'):
+      if f'{side}_{kind}' not in kept:
+        raise errors.UsageError(
+          f'{file}: has no {side}_{kind}: it is of another version of tfda; '
+          'train the run again'
+        )
+  return validators.Outputs(kept)

@@ -105,6 +105,15 @@ class Method(adaptation.AdaptationModel):
     total = label + self.config.domain_weight * domain  # Eq. 3
     return total, {'label': label, 'domain': domain}
 
+  def domain_logits(self, features, class_logits):
+    return self.discriminator(*self._seen(features, class_logits))
+
+  def _seen(self, features, class_logits):
+    """What D sees: the features, and what they are conditioned on."""
+    if self.config.conditioning == 'none':
+      return (features,)
+    return features, class_logits
+
   def _features_and_losses(self, batch, progress):
     """(f [2b, D], those of the source first; E(G); E(D, G))."""
     source, target = batch['source'], batch['target']
@@ -114,9 +123,7 @@ class Method(adaptation.AdaptationModel):
     logits = self.classifier(features, noise=noise, training=True)
     label = losses.label_loss(source['label'], tf.split(logits, 2)[0])
     reverse = gradient_reversal.reverse_gradient
-    seen = [reverse(features, factor)]
-    if self.config.conditioning != 'none':
-      seen.append(logits)
+    seen = self._seen(reverse(features, factor), logits)
     domain_logits = self.discriminator(*seen, noise=noise, training=True)
     if self.config.conditioning != 'multilinear_entropy':
       return features, label, losses.domain_loss(*tf.split(domain_logits, 2))

@@ -120,6 +120,9 @@ class Method(adaptation.AdaptationModel):
     total = label + self.config.domain_weight * (domain + adversarial)  # Eq. 9
     return total, {'label': label, 'domain': domain}
 
+  def domain_logits(self, features, class_logits):
+    return self.discriminator(features)
+
   def _domain_loss(self, features, noise):
     logits = self.discriminator(features, noise=noise, training=True)
     return losses.domain_loss(*tf.split(logits, 2))

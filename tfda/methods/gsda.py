@@ -193,6 +193,9 @@ class Method(adaptation.AdaptationModel):
     factor = schedules.adaptation_factor(progress, self.config.gamma)
     return {'adaptation_factor': factor}
 
+  def domain_logits(self, features, class_logits):
+    return self.discriminators(features)[0] if self._heads[0] else None
+
   def pictures(self, data):
     return gradients.show(self, data, self._measure)
 

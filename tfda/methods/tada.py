@@ -135,6 +135,9 @@ class Method(adaptation.AdaptationModel):
   def pictures(self, data):
     return {} if self.regions is None else attention.show(self, data)
 
+  def domain_logits(self, features, class_logits):
+    return None if self.discriminator is None else self.discriminator(features)
+
   def features(self, images, training=False, domain='target'):
     return self._features_and_attention(images, training, domain)[0]
 
