@@ -5,9 +5,8 @@ import pytest
 from scipy import special
 
 from tests import harness
+from tests.saved_outputs import outputs
 from tfda.evaluation import evaluate, validators
-
-ROOT_HALF = np.sqrt(0.5)
 
 
 def logits(*probabilities):
@@ -39,7 +38,7 @@ def test_information_maximisation_example():
 
 def test_nuclear_norm_example_and_bounds():
   norm = validators.batch_nuclear_norm
-  assert norm(np.array([[1.0, 0.0], [1.0, 0.0]])) == pytest.approx(ROOT_HALF)
+  assert norm(np.array([[1.0, 0.0], [1.0, 0.0]])) == pytest.approx(0.5**0.5)
   assert norm(np.tile(np.eye(4), [5, 1])) == pytest.approx(1.0)
   # Fewer images than classes.
   assert norm(np.eye(2, 5)) == pytest.approx(1.0)
@@ -114,24 +113,6 @@ def test_reverse_example():
       features, labels, features, np.array(predictions)
     )
     assert wrong.sum() == expected
-
-
-def outputs(shift=0.0, count=400, seed=0):
-  """Two classes, apart in one dimension; the target is moved in another."""
-  random = np.random.default_rng(seed)
-  arrays = {}
-  for side in ('source', 'target'):
-    labels = random.integers(2, size=count)
-    features = random.normal(size=(count, 4))
-    features[:, 0] += 6.0 * labels - 3.0
-    features[:, 1] += shift * (side == 'target')
-    arrays[f'{side}_features'] = features
-    arrays[f'{side}_kept'] = np.arange(count)
-    arrays[f'{side}_labels'] = labels
-    arrays[f'{side}_logits'] = np.column_stack(
-      [-features[:, 0], features[:, 0]]
-    )
-  return validators.Outputs(arrays)
 
 
 def test_density_ratio_estimates_that_of_two_gaussians():

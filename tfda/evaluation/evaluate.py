@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfda.data import augmentation
-from tfda.evaluation import validators
+from tfda.evaluation import calibration, distances, validators
 
 # Images at a time: so many, or fewer of a size at which they would take more
 # memory than 64 of 224 x 224.
@@ -117,7 +117,7 @@ def evaluate(model, data, path):
       first 24 of those.
 
   Returns:
-    The part of results.json that is about accuracy.
+    The part of results.json that is about what the model does.
   """
   found = outputs(model, data)
   accuracies, per_class, images = {}, {}, {}
@@ -137,6 +137,8 @@ def evaluate(model, data, path):
     'accuracy': accuracies,
     'per_class_accuracy': per_class,
     'validators': validators.measure(found),
+    'distances': distances.measure(found, class_names),
+    'calibration': calibration.measure(found),
     **counts(data),
   }
 

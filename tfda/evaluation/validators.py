@@ -186,7 +186,6 @@ def reduce(source, target, width=WIDTH):
   return both[: len(source)], both[len(source) :]
 
 
-@_one_thread
 def density_ratios(source, target):
   """How much likelier an image's features are in the target: w(x), held out.
 
@@ -206,24 +205,40 @@ def density_ratios(source, target):
   """
   from sklearn import linear_model
 
-  features = np.concatenate([source, target])
-  is_target = np.arange(len(features)) >= len(source)
-  half = np.concatenate([_halves(len(source)), _halves(len(target))])
-  logits = np.empty(len(features))
-  for i in (0, 1):
-    trained = half != i
-    fitted = linear_model.LogisticRegression(max_iter=1000)
-    fitted.fit(features[trained], is_target[trained])
-    prior = np.log(is_target[trained].mean() / (~is_target[trained]).mean())
-    logits[~trained] = fitted.decision_function(features[~trained]) - prior
+  logits = held_out(
+    linear_model.LogisticRegression(max_iter=1000), source, target
+  )
   # Beyond, one image would decide all, and its square would overflow.
   ratios = np.exp(np.clip(logits, -30.0, 30.0))
+  ratios *= len(source) / len(target)
   return ratios[: len(source)], ratios[len(source) :]
 
 
-def _halves(count):
-  """[N] of 0 and 1, as many of both, at random (seed 0)."""
-  return np.random.default_rng(0).permutation(count) % 2
+@_one_thread
+def held_out(classifier, source, target):
+  """What a classifier says of images of which it has not seen the domain.
+
+  It is trained on a random half (seed 0) of both domains for the other half,
+  and the other way round.
+
+  Args:
+    classifier: of scikit-learn, with a decision_function.
+    source, target: [N, D], [M, D].
+
+  Returns:
+    [N + M], positive for the target.
+  """
+  features = np.concatenate([source, target])
+  is_target = np.arange(len(features)) >= len(source)
+  half = np.concatenate(
+    [np.random.default_rng(0).permutation(len(x)) % 2 for x in (source, target)]
+  )
+  said = np.empty(len(features))
+  for i in (0, 1):
+    trained = half != i
+    classifier.fit(features[trained], is_target[trained])
+    said[~trained] = classifier.decision_function(features[~trained])
+  return said
 
 
 def deep_embedded_validation(rows):
@@ -354,7 +369,7 @@ class Outputs:
     return density_ratios(*self.reduced)
 
 
-def _sampled(count):
+def sampled(count):
   """Numbers of up to SAMPLE of `count` images, at random (seed 0)."""
   if count <= SAMPLE:
     return np.arange(count)
@@ -365,12 +380,12 @@ def _of_neighbourhoods(outputs):
   logits = outputs['target_logits'].astype(np.float64)
   if len(logits) < 2:
     return None
-  return neighbourhood_entropies(logits[_sampled(len(logits))])
+  return neighbourhood_entropies(logits[sampled(len(logits))])
 
 
 def _of_clusters(outputs):
   features = outputs['target_features']
-  chosen = _sampled(len(features))
+  chosen = sampled(len(features))
   predictions = outputs.kept('target_logits').argmax(axis=1)[chosen]
   return silhouettes(features[chosen], predictions)
 
