@@ -1,5 +1,7 @@
 """Outputs of a model that never was, for the tests of what reads them."""
 
+import json
+
 import numpy as np
 
 from tfda.evaluation import validators
@@ -21,3 +23,19 @@ def outputs(shift=0.0, count=400, seed=0):
       [-features[:, 0], features[:, 0]]
     )
   return validators.Outputs(arrays)
+
+
+def write_run(path, made, accuracy=1.0, **changed):
+  """A finished run at `path` (a pathlib.Path) that has kept these outputs."""
+  path.mkdir(parents=True)
+  results = {
+    'source': 'left',
+    'target': 'right',
+    'validators': validators.measure(made),
+    'accuracy': {'source': made.accuracy('source'), 'target': accuracy},
+    **changed,
+  }
+  (path / 'results.json').write_text(json.dumps(results))
+  (path / 'classes.json').write_text('["a", "b"]')
+  np.savez(path / 'evaluation.npz', **made.arrays)
+  return str(path)

@@ -492,8 +492,9 @@ def measure(outputs, names=tuple(VALIDATORS)):
 def bootstrap(rows, statistic=np.mean, resamples=1000, seed=0):
   """The statistic of rows that are drawn anew, with replacement: [resamples].
 
-  Efron 1979. The same seed draws the same images wherever there are as many,
-  so that differences of two runs on the same images are those of pairs.
+  Efron 1979. What was trained is not trained anew. The same seed draws the same
+  images wherever there are as many, so that differences of two runs on the same
+  images are those of pairs.
 
   For example of equal rows, their statistic, always.
   """
