@@ -15,6 +15,7 @@ from tfda import errors, methods, settings
 
 # Of one process, not of the run.
 _OF_A_PROCESS = ('stop_after', 'workers', 'worker_index')
+_SEVERAL = tuple[str, ...]  # A flag that may stand several times.
 
 
 def define(config_class, prefix=''):
@@ -26,6 +27,17 @@ def define(config_class, prefix=''):
     name, text = prefix + field.name, field.metadata['help']
     if field_type is bool:
       made.append(flags.BooleanFlag(name, field.default, text))
+      continue
+    if field_type == _SEVERAL:
+      made.append(
+        flags.MultiFlag(
+          flags.ArgumentParser(),
+          flags.ArgumentSerializer(),
+          name,
+          list(field.default),
+          text,
+        )
+      )
       continue
     parser = {
       int: flags.IntegerParser,
@@ -104,7 +116,8 @@ class Parser:
         field_type, _ = types[field.name]
         choices = field.metadata['choices']
         kind = '|'.join(choices) if choices else field_type.__name__
-        default = 'not set' if field.default is None else field.default
+        kind = 'str, several times' if field_type == _SEVERAL else kind
+        default = 'not set' if field.default in (None, ()) else field.default
         limits = ''.join(
           f', {limit} {field.metadata[limit]}'
           for limit in ('minimum', 'maximum')

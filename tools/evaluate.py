@@ -14,7 +14,7 @@ import dataclasses
 from typing import Optional
 
 from tfda import errors, flag_config
-from tfda.settings import setting
+from tfda.settings import check, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,9 @@ class Settings:
   resamples: int = setting(
     1000, 'of the test images, for the intervals of --compare', minimum=1
   )
+
+  def __post_init__(self):
+    check(self)
 
 
 def parser():

@@ -20,25 +20,17 @@ from tfda.settings import setting
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """Settings of the tool."""
+  """Settings of the tool, beside those of the choice."""
 
-  validator: str = setting(
-    'information_maximisation', 'a figure under validators in results.json'
-  )
-  tolerance: float = setting(
-    0.02,
-    'a run is admitted up to this far below the best source accuracy',
-    minimum=0.0,
-    maximum=1.0,
-  )
-  resamples: int = setting(
-    1000, 'of the test images, for the intervals; 0 for none', minimum=0
-  )
   steps: bool = setting(False, 'rank every evaluation of the runs')
 
 
 def parser():
-  return flag_config.Parser({'select': ('', Settings)})
+  from tfda.evaluation import selection
+
+  return flag_config.Parser(
+    {'choice': ('', selection.Choice), 'select': ('', Settings)}
+  )
 
 
 def main(arguments):
@@ -47,37 +39,9 @@ def main(arguments):
   groups, runs = parser().parse(arguments)
   if not runs:
     raise errors.UsageError('the runs to choose from are needed')
-  settings = groups['select']
-  show(
-    settings.validator,
-    selection.rank(runs, **dataclasses.asdict(settings)),
-  )
-
-
-def show(validator, ranked):
-  """Prints a ranking; the admitted are numbered.
-
-  Args:
-    validator: its name.
-    ranked: of selection.rank.
-  """
-  rows = [['rank', validator, '95 % interval', 'source accuracy', 'run']]
-  for i, candidate in enumerate(ranked, start=1):
-    interval = candidate.interval
-    of_step = '' if candidate.step is None else f' at step {candidate.step}'
-    rows.append(
-      [
-        str(i) if candidate.admitted else '-',
-        f'{candidate.score:.4f}',
-        '' if interval is None else f'{interval[0]:.4f} to {interval[1]:.4f}',
-        f'{candidate.source_accuracy:.2%}',
-        f'{candidate.run_dir}{of_step}',
-      ]
-    )
-  widths = [max(map(len, column)) for column in zip(*rows)]
-  for row in rows:
-    cells = [cell.rjust(w) for cell, w in zip(row[:-1], widths)]
-    print('  '.join([*cells, row[-1]]))
+  choice, steps = groups['choice'], groups['select'].steps
+  ranked = selection.rank(runs, **dataclasses.asdict(choice), steps=steps)
+  print(selection.table(choice.validator, ranked))
 
 
 def run():

@@ -9,8 +9,35 @@ import numpy as np
 
 from tfda import errors, run_directory
 from tfda.evaluation import validators
+from tfda.settings import check, setting
 
 _INTERVAL = (2.5, 97.5)  # Percentiles of the resampled scores: 95 %.
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """Settings of a choice; see `rank`."""
+
+  validator: str = setting(
+    'information_maximisation', 'a figure under validators in results.json'
+  )
+  tolerance: float = setting(
+    0.02,
+    'a run is admitted up to this far below the best source accuracy',
+    minimum=0.0,
+    maximum=1.0,
+  )
+  resamples: int = setting(
+    1000, 'of the test images, for the intervals; 0 for none', minimum=0
+  )
+
+  def __post_init__(self):
+    check(self)
+    if self.validator not in validators.VALIDATORS:
+      raise errors.UsageError(
+        f'--validator={self.validator}: no such validator; '
+        f'{errors.near(self.validator, validators.VALIDATORS)}'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +88,7 @@ def rank(
   Raises:
     UsageError: a run is not finished, or has no such validator.
   """
-  if validator not in validators.VALIDATORS:
-    raise errors.UsageError(
-      f'--validator={validator}: no such validator; '
-      f'{errors.near(validator, validators.VALIDATORS)}'
-    )
+  Choice(validator)
   found = []
   for path in run_dirs:
     if steps:
@@ -130,6 +153,33 @@ def _evaluations(path, validator):
     )
     for row in rows
   ]
+
+
+def table(validator, ranked):
+  """Lines of a ranking, in which the admitted are numbered.
+
+  Args:
+    validator: its name.
+    ranked: Candidates, of `rank`.
+  """
+  rows = [['rank', validator, '95 % interval', 'source accuracy', 'run']]
+  for i, candidate in enumerate(ranked, start=1):
+    interval = candidate.interval
+    of_step = '' if candidate.step is None else f' at step {candidate.step}'
+    rows.append(
+      [
+        str(i) if candidate.admitted else '-',
+        f'{candidate.score:.4f}',
+        '' if interval is None else f'{interval[0]:.4f} to {interval[1]:.4f}',
+        f'{candidate.source_accuracy:.2%}',
+        f'{candidate.run_dir}{of_step}',
+      ]
+    )
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  return '\n'.join(
+    '  '.join([*(c.rjust(w) for c, w in zip(row[:-1], widths)), row[-1]])
+    for row in rows
+  )
 
 
 def read_outputs(path):
