@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tfda import flag_config, methods
-from tfda.evaluation import summary
+from tfda.evaluation import study, summary
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -37,6 +37,13 @@ def test_readme_code_runs(tmp_path, monkeypatch, capsys):
 def test_readme_tables_are_those_of_the_committed_figures(monkeypatch):
   monkeypatch.chdir(ROOT)
   assert summary.fill_in('README.md') == read('README.md')
+
+
+def test_table_of_validators_is_that_of_the_committed_figures():
+  found = json.loads(read('results/validators.json'))
+  assert study.table(found) in read('results/README.md')
+  runs = [run for task in found.values() for run in task['runs']]
+  assert f'On {len(runs)} runs' in read('results/README.md')
 
 
 def test_readme_names_every_method_and_tool():
