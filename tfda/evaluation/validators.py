@@ -489,6 +489,7 @@ def measure(outputs, names=tuple(VALIDATORS)):
   return found
 
 
+@_one_thread
 def bootstrap(rows, statistic=np.mean, resamples=1000, seed=0):
   """The statistic of rows that are drawn anew, with replacement: [resamples].
 
