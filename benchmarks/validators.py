@@ -20,6 +20,7 @@ from tfda.evaluation import (
   calibration,
   distances,
   evaluate,
+  model_outputs,
   selection,
   validators,
 )
@@ -43,7 +44,7 @@ def _outputs():
     arrays[f'{side}_features'] = features.astype(np.float32)
     arrays[f'{side}_logits'] = logits.astype(np.float32)
     arrays[f'{side}_domain_logits'] = features[:, 0].astype(np.float32)
-  return validators.Outputs(arrays)
+  return model_outputs.Outputs(arrays)
 
 
 def _seconds(call):

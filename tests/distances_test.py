@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.saved_outputs import outputs
-from tfda.evaluation import calibration, distances, validators
+from tfda.evaluation import calibration, distances, model_outputs
 
 
 def test_a_distance_example():
@@ -100,7 +100,7 @@ def test_temperature_example():
 def test_model_that_is_never_wrong_has_no_temperature():
   logits = np.tile([np.log(9.0), 0.0], [4, 1])
   arrays = {'source_logits': logits, 'source_labels': np.zeros(4, int)}
-  found = calibration.measure(validators.Outputs(arrays))
+  found = calibration.measure(model_outputs.Outputs(arrays))
   assert found['temperature'] is None
   assert found['source'] == pytest.approx({'error': 0.1, 'loss': -np.log(0.9)})
 
@@ -111,7 +111,7 @@ def test_scaling_mends_what_is_twice_too_certain():
   p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
   labels = (random.random((4000, 1)) > p.cumsum(axis=1)).sum(axis=1)
   arrays = {'source_logits': 2.0 * logits, 'source_labels': labels}
-  found = calibration.measure(validators.Outputs(arrays))
+  found = calibration.measure(model_outputs.Outputs(arrays))
   assert found['temperature'] == pytest.approx(2.0, rel=0.05)
   assert found['source']['error'] > 0.08
   assert found['source']['error_scaled'] < 0.025

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from tfda.evaluation import validators
+from tfda.evaluation import model_outputs, validators
 
 
 def outputs(shift=0.0, count=400, seed=0):
@@ -22,7 +22,7 @@ def outputs(shift=0.0, count=400, seed=0):
     arrays[f'{side}_logits'] = np.column_stack(
       [-features[:, 0], features[:, 0]]
     )
-  return validators.Outputs(arrays)
+  return model_outputs.Outputs(arrays)
 
 
 def write_run(path, made, accuracy=1.0, **changed):

@@ -6,7 +6,7 @@ from scipy import special
 
 from tests import harness
 from tests.saved_outputs import outputs
-from tfda.evaluation import evaluate, validators
+from tfda.evaluation import evaluate, model_outputs, validators
 
 
 def logits(*probabilities):
@@ -74,12 +74,14 @@ def test_silhouette_example_and_one_class_alone():
 
 
 def test_reduce_example_and_components():
-  source, target = validators.reduce(np.array([[0.0], [2.0]]), np.array([[4]]))
+  source, target = model_outputs.reduce(
+    np.array([[0.0], [2.0]]), np.array([[4]])
+  )
   np.testing.assert_allclose(source, [[-(1.5**0.5)], [0.0]], atol=1e-6)
   np.testing.assert_allclose(target, [[1.5**0.5]], atol=1e-6)
   random = np.random.default_rng(0)
   wide = random.normal(size=(30, 3)) @ random.normal(size=(3, 40))
-  source, target = validators.reduce(wide[:20], wide[20:], width=3)
+  source, target = model_outputs.reduce(wide[:20], wide[20:], width=3)
   assert source.shape == (20, 3) and target.shape == (10, 3)
   # Three dimensions hold all of it: distances are kept, up to the one scale.
   ratio = np.linalg.norm(source[0] - target[0]) / np.linalg.norm(
@@ -121,7 +123,7 @@ def test_density_ratio_estimates_that_of_two_gaussians():
   random = np.random.default_rng(0)
   source = random.normal(0.0, 1.0, [4000, 1])
   target = random.normal(1.0, 1.0, [2000, 1])
-  found, _ = validators.density_ratios(source, target)
+  found, _ = model_outputs.density_ratios(source, target)
   expected = np.exp(source[:, 0] - 0.5)
   near = np.abs(source[:, 0]) < 2.0
   np.testing.assert_allclose(found[near], expected[near], rtol=0.3)
@@ -164,7 +166,7 @@ def test_what_too_few_images_cannot_tell_is_none():
 
 
 def test_pairs_are_of_a_sample_that_is_the_same_every_time(monkeypatch):
-  monkeypatch.setattr(validators, 'SAMPLE', 50)
+  monkeypatch.setattr(model_outputs, 'SAMPLE', 50)
   names = ('soft_neighbourhood_density', 'cluster_separation')
   one, again = (validators.measure(outputs(), names) for _ in range(2))
   assert one == again

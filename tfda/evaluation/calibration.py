@@ -75,7 +75,7 @@ def measure(outputs):
   of the source are of what the model has seen.
 
   Args:
-    outputs: validators.Outputs.
+    outputs: model_outputs.Outputs.
 
   Returns:
     'temperature'; 'source' and 'oracle_target' (None without labels), each with

@@ -1,14 +1,14 @@
 """How far apart the features of two domains are.
 
-All of features that validators.reduce has brought to one scale, so that neither
-their scale nor that of a network's last layer tells; up to 2,000 random images
-of a domain (seed 0). The names of what needs target labels begin with oracle_.
+All of features that model_outputs.reduce has brought to one scale, so that no
+network is nearer for small numbers alone; of up to 2,000 random images of a
+domain (seed 0). The names of what needs target labels begin with oracle_.
 """
 
 import numpy as np
 
 from tfda import losses
-from tfda.evaluation import validators
+from tfda.evaluation import model_outputs, validators
 
 
 def a_distance(error):
@@ -36,14 +36,14 @@ def linear_domain_error(source, target):
   domains of the same weight).
 
   Args:
-    source, target: features [N, D], [M, D] of `reduce`.
+    source, target: features [N, D], [M, D] of model_outputs.reduce.
 
   Returns:
     The mean of the errors on both domains.
   """
   from sklearn import svm
 
-  said = validators.held_out(
+  said = model_outputs.held_out(
     svm.LinearSVC(class_weight='balanced', random_state=0), source, target
   )
   of_source, of_target = said[: len(source)] > 0, said[len(source) :] <= 0
@@ -100,7 +100,7 @@ def measure(outputs, class_names):
   """The part of results.json that is about distances.
 
   Args:
-    outputs: validators.Outputs.
+    outputs: model_outputs.Outputs.
     class_names: of the C classes.
 
   Returns:
@@ -115,7 +115,7 @@ def measure(outputs, class_names):
     return None
   source, target = outputs.reduced
   of_source, of_target = (
-    validators.sampled(len(features)) for features in (source, target)
+    model_outputs.sampled(len(features)) for features in (source, target)
   )
   source, target = source[of_source], target[of_target]
   (error,) = validators.measure(outputs, ('discriminator_error',)).values()

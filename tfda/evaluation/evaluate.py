@@ -4,7 +4,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfda.data import augmentation
-from tfda.evaluation import calibration, distances, validators
+from tfda.evaluation import (
+  calibration,
+  distances,
+  model_outputs,
+  validators,
+)
 
 # Images at a time: so many, or fewer of a size at which they would take more
 # memory than 64 of 224 x 224.
@@ -84,7 +89,7 @@ def outputs(model, data):
     data: {(side, split): Domain}.
 
   Returns:
-    validators.Outputs; its arrays are those of `evaluate` but the images.
+    model_outputs.Outputs; its arrays are those of `evaluate` but the images.
   """
   arrays = {}
   for side in ('source', 'target'):
@@ -101,7 +106,7 @@ def outputs(model, data):
     )
     if domain_logits is not None:
       arrays[f'{side}_domain_logits'] = domain_logits.numpy()
-  return validators.Outputs(arrays)
+  return model_outputs.Outputs(arrays)
 
 
 def evaluate(model, data, path):

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 
 from tfda import errors, run_directory
-from tfda.evaluation import validators
+from tfda.evaluation import model_outputs, validators
 from tfda.settings import check, setting
 
 _INTERVAL = (2.5, 97.5)  # Percentiles of the resampled scores: 95 %.
@@ -183,7 +183,7 @@ def table(validator, ranked):
 
 
 def read_outputs(path):
-  """The validators.Outputs of a run.
+  """The model_outputs.Outputs of a run.
 
   Raises:
     UsageError: it has no evaluation.npz, or one that cannot be read.
@@ -204,4 +204,4 @@ def read_outputs(path):
           f'{file}: has no {side}_{kind}: it is of another version of tfda; '
           'train the run again'
         )
-  return validators.Outputs(kept)
+  return model_outputs.Outputs(kept)
