@@ -304,6 +304,18 @@ def test_header_of_metrics_that_was_cut_short_is_written_anew(tmp_path):
     assert run.read_metrics() == [{'step': 2.0, 'x': 0.5}]
 
 
+def test_metrics_of_another_version_get_the_columns_of_this_one(tmp_path):
+  run = run_directory.RunDirectory(str(tmp_path))
+  run.append_metrics({'step': 1, 'old': 2.0, 'x': 0.5})
+  run.append_metrics({'step': 2, 'x': 0.25, 'new': None})
+  run.append_metrics({'step': 3, 'x': 0.125, 'new': 4.0})
+  assert run.read_metrics() == [
+    {'step': 1.0, 'x': 0.5, 'new': None},
+    {'step': 2.0, 'x': 0.25, 'new': None},
+    {'step': 3.0, 'x': 0.125, 'new': 4.0},
+  ]
+
+
 def test_speed_is_that_of_all_steps_since_the_last_entry(tmp_path):
   asked = settings(
     tmp_path, steps=40, log_every=20, evaluate_every=40, checkpoint_every=19

@@ -118,13 +118,23 @@ class RunDirectory:
       return json.load(file)
 
   def append_metrics(self, row):
-    """Adds a row, a dict with the same keys every time, to metrics.csv."""
-    new = not os.path.exists(self.metrics)
-    with open(self.metrics, 'a', newline='') as file:
-      writer = csv.DictWriter(file, list(row))
-      if new:
+    """Adds a row, a dict, to metrics.csv, whose columns are then its keys.
+
+    They are the same every time, unless another version goes on with a run.
+    """
+    columns, earlier = list(row), []
+    if os.path.exists(self.metrics):
+      with open(self.metrics, newline='') as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames == columns:
+          columns = None
+        else:
+          earlier = list(reader)
+    with open(self.metrics, 'w' if columns else 'a', newline='') as file:
+      writer = csv.DictWriter(file, list(row), extrasaction='ignore')
+      if columns:
         writer.writeheader()
-      writer.writerow(row)
+      writer.writerows([*earlier, row])
 
   def read_metrics(self):
     """Returns the rows of metrics.csv: numbers, None where empty."""
