@@ -44,7 +44,7 @@ def linear_domain_error(source, target):
   from sklearn import svm
 
   said = model_outputs.held_out(
-    svm.LinearSVC(class_weight='balanced', random_state=0), source, target
+    svm.LinearSVC(class_weight='balanced', dual=False), source, target
   )
   of_source, of_target = said[: len(source)] > 0, said[len(source) :] <= 0
   return float(validators.domain_errors(of_source, of_target).mean())
