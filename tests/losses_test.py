@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.numeric import finite_differences as _finite_differences
+from tests.numeric import gradients as _gradients
+from tests.numeric import softmax as _softmax
 from tfda import losses
 from tfda.layers import netvlad
 
@@ -17,34 +20,8 @@ def _logits(*shape, seed=0):
   return np.random.default_rng(seed).normal(0.0, 3.0, shape)
 
 
-def _softmax(logits):
-  e = np.exp(logits - logits.max(axis=-1, keepdims=True))
-  return e / e.sum(axis=-1, keepdims=True)
-
-
 def _sigmoid(x):
   return 1.0 / (1.0 + np.exp(-x))
-
-
-def _gradients(function, *inputs):
-  """The value, and its gradient to every input; float64."""
-  inputs = [tf.constant(x) for x in inputs]
-  with tf.GradientTape() as tape:
-    tape.watch(inputs)
-    value = function(*inputs)
-  return value.numpy(), [g.numpy() for g in tape.gradient(value, inputs)]
-
-
-def _finite_differences(function, x, step=1e-6):
-  """The gradient of a numpy function of one array, number by number."""
-  gradient = np.zeros_like(x)
-  for i in np.ndindex(x.shape):
-    moved = x.copy()
-    moved[i] += step
-    above = function(moved)
-    moved[i] -= 2.0 * step
-    gradient[i] = (above - function(moved)) / (2.0 * step)
-  return gradient
 
 
 # label_loss

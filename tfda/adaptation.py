@@ -18,6 +18,18 @@ from tfda.layers import noise
 Phase = training.Phase
 
 
+def of_all_replicas(rows):
+  """[b, ...] of this replica -> [B, ...], the rows of the whole batch.
+
+  For losses that are no means over images, so that two replicas equal one.
+  Gradients flow back to the replica that a row is of.
+  """
+  replica = tf.distribute.get_replica_context()
+  if not replica or replica.num_replicas_in_sync == 1:
+    return rows
+  return replica.all_gather(rows, axis=0)
+
+
 class AdaptationModel(
   training.TrainingModel, classification.ClassificationModel
 ):
