@@ -838,6 +838,74 @@ def test_kinds_of_maps_and_distances_that_there_are_not():
       function()
 
 
+# correlation_alignment
+
+
+def _correlation_alignment(source, target):
+  """Eq. 1-3 of Deep CORAL as they are printed."""
+  covariances = []
+  for rows in (source, target):
+    count = len(rows)
+    sums = np.ones([1, count]) @ rows
+    covariances.append((rows.T @ rows - sums.T @ sums / count) / (count - 1))
+  difference = covariances[0] - covariances[1]
+  return (difference**2).sum() / (4 * source.shape[1] ** 2)
+
+
+def test_correlation_alignment_example():
+  rows = [[0.0, 0.0], [2.0, 2.0]], [[0.0, 0.0], [0.0, 2.0]]
+  value = losses.correlation_alignment(*rows)
+  np.testing.assert_allclose(value, 0.75, rtol=1e-6)
+  np.testing.assert_allclose(
+    _correlation_alignment(*map(np.array, rows)), 0.75, rtol=1e-12
+  )
+
+
+def test_correlation_alignment_against_numpy():
+  """Of unequal numbers of rows; 1/B in place of 1/(B - 1) would show."""
+  source, target = _logits(4, 3), 2.0 * _logits(6, 3, seed=1)
+  value, gradients = _gradients(losses.correlation_alignment, source, target)
+  expected = _correlation_alignment(source, target)
+  np.testing.assert_allclose(value, expected, rtol=1e-10)
+  np.testing.assert_allclose(
+    gradients[0],
+    _finite_differences(lambda x: _correlation_alignment(x, target), source),
+    rtol=1e-6,
+    atol=1e-6,
+  )
+  np.testing.assert_allclose(
+    gradients[1],
+    _finite_differences(lambda x: _correlation_alignment(source, x), target),
+    rtol=1e-6,
+    atol=1e-6,
+  )
+
+
+def test_correlation_alignment_does_not_see_means():
+  rows = _logits(5, 3)
+  moved = losses.correlation_alignment(rows, rows[::-1] + [7.0, -3.0, 0.5])
+  np.testing.assert_allclose(moved, 0.0, atol=1e-20)
+
+
+def test_correlation_alignment_at_extremes_and_in_half_precision():
+  far = np.float32(1e4 + _logits(8, 3)), np.float32(1e4 + _logits(8, 3, seed=1))
+  expected = _correlation_alignment(*map(np.float64, far))
+  value = losses.correlation_alignment(*far)
+  np.testing.assert_allclose(value, expected, rtol=1e-3)
+  # Of squares beyond float16's 65504.
+  half = [tf.constant(300.0 * x, tf.float16) for x in np.eye(3)[:2]]
+  value = losses.correlation_alignment(*[tf.stack([x, -x]) for x in half])
+  assert value.dtype == tf.float32
+  np.testing.assert_allclose(value, 2 * (2 * 300.0**2) ** 2 / 36, rtol=1e-6)
+  same = tf.ones([2, 3])
+  value, gradients = _gradients(losses.correlation_alignment, same, same)
+  assert value == 0.0 and all(np.all(g == 0.0) for g in gradients)
+  with pytest.raises(ValueError, match='rank'):
+    losses.correlation_alignment(tf.zeros([2, 3, 4]), tf.zeros([2, 3, 4]))
+  with pytest.raises(ValueError):
+    losses.correlation_alignment(tf.zeros([2, 3]), tf.zeros([2, 4]))
+
+
 # expectation_maximization
 
 

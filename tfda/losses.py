@@ -291,6 +291,37 @@ def _mean_kernel(rows):
   return tf.add_n([tf.exp(-scaled / 2.0**i) for i in range(-2, 3)]) / 5.0
 
 
+def correlation_alignment(source, target):
+  """How far apart the covariances of two domains' features are.
+
+  Sun & Saenko 2016 (Deep CORAL), Eq. 1-3: ||C_s - C_t||_F^2 / (4 D^2), the
+  covariances divided by B - 1. For example source = [[0, 0], [2, 2]], target =
+  [[0, 0], [0, 2]]: C_s = [[2, 2], [2, 2]], C_t = [[0, 0], [0, 2]], and (4 + 4 +
+  4 + 0) / 16 = 0.75.
+
+  Args:
+    source: [B, D], B at least 2.
+    target: [B', D], B' at least 2.
+
+  Returns:
+    A scalar.
+  """
+  source, target = at_least_float32(source), at_least_float32(target)
+  source.shape.assert_has_rank(2)
+  target.shape.assert_has_rank(2)
+  source.shape[1:].assert_is_compatible_with(target.shape[1:])
+  width = tf.cast(tf.shape(source)[1], source.dtype)
+  difference = _covariance(source) - _covariance(target)
+  return tf.reduce_sum(tf.square(difference / (2.0 * width)))
+
+
+def _covariance(rows):
+  """[N, D] -> [D, D]; Eq. 2-3 of Deep CORAL lose digits far from zero."""
+  rows -= tf.reduce_mean(rows, axis=0)
+  count = tf.cast(tf.shape(rows)[0], rows.dtype)
+  return tf.matmul(rows, rows, transpose_a=True) / (count - 1.0)
+
+
 def expectation_maximization(posterior, logits, threshold=0.95):
   """Cross-entropy of predictions with the posterior of another network.
 
