@@ -288,8 +288,8 @@ def test_settings_made_in_code_are_checked_alike():
 
 
 def test_misspelt_method():
-  message = _refused(_parse_experiment, '--method=dan')
-  assert '--method=dan' in message and 'did you mean dann' in message
+  message = _refused(_parse_experiment, '--method=dannn')
+  assert '--method=dannn' in message and 'did you mean dann' in message
 
 
 # There and back.

@@ -264,6 +264,23 @@ def test_perceptron_drops_in_every_hidden_layer():
     )
 
 
+def test_perceptron_activations_are_those_of_every_layer():
+  """In training after dropout, as the next layer sees them."""
+  layer = perceptron.Perceptron((7, 5), 3, dropout_rate=0.4)
+  x = _normal(4, 6)
+  layer(x)
+  _set_weights(layer)
+  weights = layer.get_weights()
+  outputs = layer.activations(x, noise=_noise(), training=True)
+  assert [y.shape[1] for y in outputs] == [7, 5, 3]
+  np.testing.assert_array_equal(
+    outputs[-1], layer(x, noise=_noise(), training=True)
+  )
+  keep = _noise().uniform([4, 7]).numpy() >= 0.4
+  first = np.maximum(x @ weights[0] + weights[1], 0.0) * keep / 0.6
+  np.testing.assert_allclose(outputs[0], first, rtol=1e-4, atol=1e-5)
+
+
 def test_perceptron_normalises_before_the_relu():
   layer = perceptron.Perceptron((5,), 2, batch_norm=True)
   x = 3.0 * _normal(16, 4) + 1.0

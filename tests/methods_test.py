@@ -50,7 +50,7 @@ def test_every_method_has_a_config_and_a_model():
 @pytest.mark.parametrize(
   'name, near',
   [
-    ('dan', 'dann'),
+    ('dannn', 'dann'),
     ('sourceonly', 'source_only'),
     ('target', 'train_on_target'),
   ],

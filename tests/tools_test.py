@@ -60,7 +60,7 @@ def test_demo_ends_with_table_and_paths(tmp_path, monkeypatch, capsys):
   'words, told',
   [
     (['--lerning_rate=1'], 'learning_rate'),
-    (['--method=dan'], 'dann'),
+    (['--method=dannn'], 'dann'),
     (['--source=mnist_smaple'], 'mnist_sample'),
     (['--backbone=dann_mnits'], 'dann_mnist'),
     (['--source=mnist'], '--data_dir'),

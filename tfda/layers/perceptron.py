@@ -52,13 +52,19 @@ class Perceptron(tf.keras.layers.Layer):
     super().build(input_shape)
 
   def call(self, features, noise=None, training=False):
+    return self.activations(features, noise, training)[-1]
+
+  def activations(self, features, noise=None, training=False):
+    """What every layer makes of [B, D], in order; the last, of the output."""
+    activations = []
     for i, layer in enumerate(self._hidden):
       features = layer(features)
       if self.batch_norm:
         features = self._normalise[i](features, training=training)
       features = tf.nn.relu(features)
       features = self._dropout(features, noise=noise, training=training)
-    return self._output(features)
+      activations.append(features)
+    return [*activations, self._output(features)]
 
   def get_config(self):
     return {
