@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests import harness, numeric
+from tfda import errors
 from tfda.methods import mcd
 
 
@@ -132,6 +133,11 @@ def test_without_discrepancy_both_classifiers_learn_the_source_alone():
   assert terms['discrepancy'] == terms['generator_discrepancy'] == 0.0
   after = run.model.second_classifier.weights
   assert all(np.any(a.numpy() != b) for a, b in zip(after, before))
+
+
+def test_features_that_are_all_frozen_are_refused():
+  with pytest.raises(errors.UsageError, match='an earlier --freeze_until'):
+    harness.Run(harness.settings('mcd', freeze_until='pool2'))
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfda import losses
+from tfda import adaptation, losses
 from tfda.methods import cdan
 from tfda.settings import check, setting, setting_of
 
@@ -107,9 +107,7 @@ def spectral_penalty(features, count=1):
   features = losses.at_least_float32(features)
   features.shape.assert_has_rank(2)
   replica = tf.distribute.get_replica_context()
-  rows = tf.stop_gradient(features)
-  if replica.num_replicas_in_sync > 1:
-    rows = replica.all_gather(rows, axis=0)
+  rows = adaptation.of_all_replicas(tf.stop_gradient(features))
   # Of rows of length 1 at most: squares of large numbers overflow.
   rows = tf.math.divide_no_nan(rows, tf.reduce_max(tf.norm(rows, axis=1)))
   _, left = tf.linalg.eigh(tf.matmul(rows, rows, transpose_b=True))

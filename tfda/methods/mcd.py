@@ -34,7 +34,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfda import adaptation, losses
+from tfda import adaptation, errors, losses
 from tfda.layers import perceptron
 from tfda.settings import check, setting
 
@@ -80,6 +80,11 @@ class Method(adaptation.AdaptationModel):
     generator = tuple(
       v for v in self.trainable_variables if v.ref() not in theirs
     )
+    if not generator:
+      raise errors.UsageError(
+        'mcd has no features to train; take an earlier --freeze_until or a '
+        '--bottleneck'
+      )
     game = make_optimizer(generator), make_optimizer(classifiers)
     return [adaptation.Phase('train', steps, generator, game)]
 
