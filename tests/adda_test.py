@@ -135,14 +135,28 @@ def test_frozen_features_are_refused():
     harness.Run(harness.settings('adda', freeze_until='pool2'))
 
 
-def test_recipe_for_digits_is_the_paper_s():
+def test_recipe_for_digits():
   for pair in ('mnist2mnist_m', 'optdigits2optdigits_m'):
     run, config, _, _ = flag_config.parse_experiment(
       [f'--flagfile=flags/{pair}/adda.flags']
     )
     assert (run.optimizer, run.momentum) == ('adam', 0.5)
-    assert (run.learning_rate, run.learning_rate_alpha) == (0.0002, 0.0)
-    assert config == adda.Config(source_share=0.5)
+    assert (run.learning_rate, run.learning_rate_alpha) == (0.001, 0.0)
+    assert config == adda.Config(source_share=0.5, adaptation_rate=0.02)
+
+
+@pytest.mark.parametrize('precision', ['none', 'float16'])
+def test_players_have_one_rate_and_the_first_phase_its_multipliers(precision):
+  settings = harness.settings(
+    'adda', bottleneck=6, new_layer_multiplier=10.0, mixed_precision=precision
+  )
+  with experiment.precision(settings):
+    run = harness.Run(settings, adda.Config(adaptation_rate=0.2))
+  alone, *game = (getattr(o, 'inner_optimizer', o) for o in run.optimizers)
+  kernel, last = run.model.bottleneck.kernel, run.model.discriminator.weights[0]
+  assert alone._multipliers[alone._var_key(kernel)] == 10.0
+  rates = [o._multipliers[o._var_key(v)] for o, v in zip(game, (kernel, last))]
+  assert rates == [0.2, 0.2]
 
 
 def test_solves_the_toy_problem():

@@ -27,7 +27,8 @@ Deviations:
 * D has the layers of the backbone's discriminator; the paper's have two hidden
   ones too, of 500 units for digits.
 * --adda.source_share of --steps are for M_s and C; each phase has the whole
-  schedule of learning rates.
+  schedule of learning rates. In the second all have one rate, `adaptation_rate`
+  times --learning_rate: --new_layer_multiplier is for the first.
 """
 
 import dataclasses
@@ -48,6 +49,12 @@ class Config:
     'of --steps, for the source encoder and the classifier',
     minimum=0.0,
     maximum=1.0,
+  )
+  adaptation_rate: float = setting(
+    1.0,
+    'learning rate of both players / --learning_rate; 0.2 in the released '
+    'script for SVHN -> MNIST',
+    minimum=0.0,
   )
   discriminator_dropout: float = setting(
     0.0,
@@ -99,6 +106,12 @@ class Method(adaptation.AdaptationModel):
     adversary = self.discriminator.trainable_variables
     alone = (*encoder, *self.classifier.trainable_variables)
     game = make_optimizer(encoder), make_optimizer(adversary)
+    for optimizer, variables in zip(game, (encoder, adversary)):
+      # In float16 it is within a LossScaleOptimizer.
+      inner = getattr(optimizer, 'inner_optimizer', optimizer)
+      inner.set_multipliers(
+        [(v, self.config.adaptation_rate) for v in variables]
+      )
     phase = adaptation.Phase
     return [
       phase('source', first, alone, (make_optimizer(alone),), ('source',)),
