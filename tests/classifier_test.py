@@ -13,7 +13,7 @@ from PIL import Image
 from tests import tiny_run
 from tfda import errors, experiment
 from tfda.data import images as image_files
-from tfda.serving import classifier, export, restore
+from tfda.serving import classifier, restore
 from tools import evaluate as evaluate_tool
 from tools import predict as predict_tool
 
@@ -33,9 +33,8 @@ def of_run(run_dir):
 @pytest.fixture(scope='module')
 def exported(run_dir, tmp_path_factory):
   """The folder of versions."""
-  out = tmp_path_factory.mktemp('exported')
-  export.export(run_dir, out)
-  return str(out)
+  del run_dir  # It is of that.
+  return tiny_run.exported(tmp_path_factory)
 
 
 @pytest.fixture
@@ -175,6 +174,16 @@ def test_load_refuses_what_is_no_model(run_dir, exported, tmp_path):
 def test_arrays_of_another_shape_are_refused(of_run, images, found):
   with pytest.raises(errors.UsageError, match=found):
     of_run.predict(images)
+
+
+def test_pixels_that_are_no_numbers_are_refused_by_an_export(exported):
+  pixels = np.zeros([3, 16, 16, 3])
+  pixels[1, 2, 3] = np.nan
+  loaded = classifier.load(exported)
+  with pytest.raises(
+    errors.UsageError, match=r'image \[1\] of the request has pixels that are'
+  ):
+    loaded.predict(pixels)
 
 
 def test_predict_tool_writes_csv(

@@ -27,7 +27,8 @@ def model(run_dir):
 
 @pytest.fixture(scope='module')
 def version(run_dir, tmp_path_factory):
-  return export.export(run_dir, tmp_path_factory.mktemp('exported'))
+  del run_dir  # It is of that.
+  return os.path.join(tiny_run.exported(tmp_path_factory), '1')
 
 
 def pixels(height, width, count=5):
@@ -36,9 +37,9 @@ def pixels(height, width, count=5):
   return tf.constant(images, tf.float32)
 
 
-def serve(version, images):
+def serve(version, images, signature='serving_default', argument='images'):
   module = tf.saved_model.load(version)
-  outputs = module.signatures['serving_default'](images=images)
+  outputs = module.signatures[signature](**{argument: images})
   return {name: value.numpy() for name, value in outputs.items()}
 
 
@@ -137,6 +138,9 @@ def test_a_model_that_differs_is_not_published(model, tmp_path, monkeypatch):
   monkeypatch.setattr(tf.saved_model, 'load', load_damaged)
   with pytest.raises(errors.RunError, match=r'differs from the run: by 0\.01'):
     export.save(model, list('0123456789'), str(tmp_path))
+  assert os.listdir(tmp_path) == []
+  with pytest.raises(errors.RunError, match='differs from the run'):
+    export.save(model, list('0123456789'), str(tmp_path / 'new'))
   assert os.listdir(tmp_path) == []
 
 

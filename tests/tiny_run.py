@@ -1,10 +1,11 @@
 """One short run, trained once, that tests of what comes after share."""
 
 from tfda import experiment
+from tfda.serving import export
 
 STEPS = 3
 SIZE = 16
-_trained = []
+_trained, _exported = [], []
 
 
 def path(tmp_path_factory):
@@ -28,6 +29,15 @@ def path(tmp_path_factory):
       )
     )
   return _trained[0]
+
+
+def exported(tmp_path_factory):
+  """The folder of versions, one, of that run; not to be written to."""
+  if not _exported:
+    out = tmp_path_factory.mktemp('exported') / 'parts'
+    export.export(path(tmp_path_factory), out)
+    _exported.append(str(out))
+  return _exported[0]
 
 
 def call(tool, monkeypatch, *words):

@@ -1,42 +1,37 @@
-"""Exports a run as a SavedModel for TF Serving, under the next version number.
+r"""Exports a run as a SavedModel for TF Serving, under the next version number.
 
-python -m tools.export --run_dir=RUN [--out=DIR]
+  python -m tools.export --run_dir=RUN [--out=DIR] [--keep=N] \
+    [--min_accuracy=A] [--compare=RUN_OF_SOURCE_ONLY [--force]]
+
+What it writes is loaded by a fresh process and compared with the run before it
+gets its number.
 """
 
-import dataclasses
 import os
-from typing import Optional
 
 from tfda import errors, flag_config
-from tfda.settings import setting
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  run_dir: Optional[str] = setting(None, 'the run; its last checkpoint counts')
-  out: Optional[str] = setting(
-    None, "folder of versions to write to; the run's export/ if not set"
-  )
 
 
 def parser():
-  return flag_config.Parser({'export': ('', Settings)})
+  from tfda.serving import export
+
+  return flag_config.Parser({'export': ('', export.Settings)})
 
 
 def main(arguments):
-  from tfda.serving import export
+  from tfda.serving import export, server_files
 
   groups, words = parser().parse(arguments)
   flag_config.refuse(words)
   settings = groups['export']
   if not settings.run_dir:
     raise errors.UsageError('--run_dir=RUN is needed')
-  version = export.export(settings.run_dir, settings.out)
+  version = export.export(settings.run_dir, settings.out, settings)
   folder = os.path.abspath(os.path.dirname(version))
   print(version)
   print(
-    'serve: tensorflow_model_server --rest_api_port=8501 --model_name=tfda '
-    f'--model_base_path={folder}'
+    'serve: tensorflow_model_server --port=8500 --rest_api_port=8501 '
+    f'--model_name={server_files.model_name(folder)} --model_base_path={folder}'
   )
   print(f'predict: python -m tools.predict --model={version} FILE_OR_FOLDER...')
 

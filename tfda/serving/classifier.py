@@ -11,7 +11,7 @@ import tqdm
 
 from tfda import errors
 from tfda.data import images as image_files
-from tfda.serving import inputs, restore
+from tfda.serving import decoding, inputs, restore, versions
 
 _BAR_FROM = 10  # Batches; fewer are done before a bar is read.
 
@@ -111,19 +111,14 @@ def load(path):
     raise errors.UsageError(f'{path}: no such folder')
   if os.path.exists(os.path.join(path, 'flags.txt')):
     return _of_run(path)
-  if versions(path):
-    path = os.path.join(path, str(max(versions(path))))
+  if versions.numbers(path):
+    path = os.path.join(path, str(max(versions.numbers(path))))
   if os.path.exists(os.path.join(path, 'saved_model.pb')):
     return _of_export(path)
   raise errors.UsageError(
     f'{path}: neither a run directory (flags.txt) nor an export '
     '(saved_model.pb, or numbered versions)'
   )
-
-
-def versions(folder):
-  """Returns the version numbers among the names in a folder."""
-  return [int(name) for name in os.listdir(folder) if name.isdecimal()]
 
 
 def _of_run(path):
@@ -150,6 +145,10 @@ def _of_export(path):
 
   def probabilities(pixels):
     # Through the module: a signature alone does not keep its variables.
-    return module.signatures['serving_default'](images=pixels)['probabilities']
+    serve = module.signatures['serving_default']
+    try:
+      return serve(images=pixels)['probabilities']
+    except tf.errors.InvalidArgumentError as error:
+      raise errors.UsageError(decoding.reason(error.message)) from error
 
   return Classifier(probabilities, class_names, None, size)

@@ -1,39 +1,122 @@
 """Writing a run as a SavedModel, checked, under a version number of its own."""
 
+import dataclasses
 import os
-import shutil
+import sys
+from typing import Optional
 
 import numpy as np
 import tensorflow as tf
 
 from tfda import errors
-from tfda.serving import classifier, module, restore
+from tfda.data import files
+from tfda.serving import gate, module, restore, server_files, versions, warmup
+from tfda.settings import check, setting
 
 _CHECKED = 4  # Random images on which the written model is compared.
-# Differences beyond these are no rounding, relative to the largest value. In
-# half precision (bfloat16: 8 bits) fused operations round elsewhere.
-_TOLERANCE = {'float32': 1e-5, 'float16': 1e-2, 'bfloat16': 5e-2}
+_NAME = 'tfda'  # Of a model whose server is not known.
 
 
-def export(run_dir, out=None):
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How a run is exported."""
+
+  run_dir: Optional[str] = setting(None, 'the run; its last checkpoint counts')
+  out: Optional[str] = setting(
+    None, "folder of versions to write to; the run's export/ if not set"
+  )
+  keep: Optional[int] = setting(
+    None, 'versions to keep, the highest; all if not set', minimum=1
+  )
+  min_accuracy: Optional[float] = setting(
+    None,
+    'least accuracy on the target images for test',
+    minimum=0.0,
+    maximum=1.0,
+  )
+  compare: Optional[str] = setting(
+    None,
+    'run without adaptation on the same domains, against which the run must '
+    'not have lost by information maximisation',
+  )
+  force: bool = setting(False, 'export also what lost against --compare')
+  data_dir: Optional[str] = setting(
+    None, "folder of downloaded data sets; the run's if not set"
+  )
+  checked_images: int = setting(
+    2000, 'target images for test that are checked, at most', minimum=1
+  )
+  tolerance: Optional[float] = setting(
+    None,
+    'largest difference of a probability from the run that is rounding; 1e-5 '
+    'if not set, more in half precision',
+    minimum=0.0,
+  )
+
+  def __post_init__(self):
+    check(self)
+
+
+def export(run_dir, out=None, settings=None):
   """Exports the latest checkpoint of a run, which may still go on.
 
   Args:
     run_dir: path of the run.
     out: the folder of versions; None for the run's own, `export`.
+    settings: Settings, of which these two do not count; None for Settings().
 
   Returns:
     The path of the new version.
 
   Raises:
     UsageError: there is no such run or checkpoint; `out` cannot be written to.
-    RunError: see `save`.
+    RunError: see `save`, and gate.py.
   """
-  run, _, model = restore.restore(run_dir)
-  return save(model, run.class_names(), os.fspath(out or run.export))
+  settings = settings or Settings()
+  if settings.compare and not settings.force:
+    gate.check_transfer(os.fspath(run_dir), settings.compare)
+  run, experiment, model = restore.restore(run_dir)
+  if settings.data_dir:
+    experiment = dataclasses.replace(experiment, data_dir=settings.data_dir)
+  out = os.fspath(out or run.export)
+  class_names = run.class_names()
+
+  def passes(written):
+    expected = gate.reference(run, experiment, model, settings.checked_images)
+    found = gate.answers(written, expected.images)
+    tolerance = settings.tolerance
+    if tolerance is None:
+      tolerance = gate.TOLERANCE[model.compute_dtype]
+    largest = gate.compare(found, expected, class_names, tolerance)
+    accuracy = gate.accuracy(
+      expected.labels, found['serving_default/label_index']
+    )
+    gate.check_accuracy(accuracy, settings.min_accuracy)
+    measured = '' if accuracy is None else f', accuracy {accuracy:.2%}'
+    print(
+      f'checked on {len(expected.images)} {expected.origin}: probabilities '
+      f'differ by {largest:.1g} at most{measured}',
+      file=sys.stderr,
+    )
+
+  name = server_files.model_name(out)
+  path = save(
+    model, class_names, out, name, experiment.max_pixels, passes=passes
+  )
+  server_files.write(out, name)
+  if settings.keep:
+    versions.prune(out, settings.keep)
+  return path
 
 
-def save(model, class_names, out):
+def save(
+  model,
+  class_names,
+  out,
+  name=_NAME,
+  max_pixels=files.Reading.max_pixels,
+  passes=None,
+):
   """Writes a model as a SavedModel, under the next version number.
 
   The version appears at once and whole: a TF Serving that watches the folder
@@ -43,6 +126,9 @@ def save(model, class_names, out):
     model: an AdaptationModel.
     class_names: C names.
     out: the folder of versions; made if it is not there.
+    name: that a server has for the model.
+    max_pixels: width x height beyond which an image file is refused.
+    passes: (path of what is written) -> None, which may refuse it by an error.
 
   Returns:
     The path of the new version, a number higher than all in the folder.
@@ -51,35 +137,30 @@ def save(model, class_names, out):
     UsageError: `out` cannot be written to.
     RunError: the writing failed, or the written model differs from `model`.
   """
-  # TF Serving looks at numbers only, so not at this one.
-  temporary = os.path.join(out, f'.writing-{os.getpid()}')
-  try:
-    os.makedirs(temporary, exist_ok=True)
-  except OSError as error:
-    raise errors.UsageError(
-      f'--out={out}: cannot be written: {error.strerror}'
-    ) from error
-  try:
-    written = _write(model, class_names, temporary)
-    _check(model, written)
-    return _publish(written, out)
-  except (OSError, tf.errors.OpError) as error:
-    raise errors.RunError(
-      f'{out}: the export could not be written: {str(error).splitlines()[0]}'
-    ) from error
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+  with versions.writing(out) as temporary:
+    try:
+      written = _write(model, class_names, temporary, name, max_pixels)
+      _check(model, written)
+      if passes:
+        passes(written)
+      return versions.publish(written, out)
+    except (OSError, tf.errors.OpError) as error:
+      raise errors.RunError(
+        f'{out}: the export could not be written: {str(error).splitlines()[0]}'
+      ) from error
 
 
-def _write(model, class_names, temporary):
+def _write(model, class_names, temporary, name, max_pixels):
   labels_file = os.path.join(temporary, 'labels.txt')
   with open(labels_file, 'w', encoding='utf-8') as file:
     file.write('\n'.join(class_names) + '\n')
-  served = module.ServedModel(model, class_names, labels_file)
+  served = module.ServedModel(model, class_names, labels_file, max_pixels)
   written = os.path.join(temporary, 'model')
   # It infers; to save gradients of our own takes a trace of each.
   options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
   tf.saved_model.save(served, written, dict(served.endpoints), options)
+  module.set_methods(written)
+  warmup.write(written, name, served.endpoints, model.read_size)
   return written
 
 
@@ -91,28 +172,21 @@ def _check(model, written):
   expected = model.infer(model.prepare(images))
   loaded = tf.saved_model.load(written)
   for serve in loaded.signatures.values():
+    specs = serve.structured_input_signature[1]
+    if 'images' not in specs or specs['images'].dtype != tf.float32:
+      continue  # Of bytes, which these images are not: for the gate.
     found = serve(images=images)
     for name in expected.keys() & found.keys():
       _compare(name, found[name].numpy(), expected[name].numpy(), model)
 
 
 def _compare(name, found, expected, model):
-  tolerance = _TOLERANCE[model.compute_dtype] * max(1.0, abs(expected).max())
+  tolerance = gate.TOLERANCE[model.compute_dtype] * max(
+    1.0, abs(expected).max()
+  )
   difference = abs(found - expected).max()
   if not difference <= tolerance:  # NaN too.
     raise errors.RunError(
       f'the written model differs from the run: by {difference:.2g} in its '
       f'{name}, where {tolerance:.2g} is rounding; nothing was exported'
     )
-
-
-def _publish(written, out):
-  while True:
-    version = 1 + max(classifier.versions(out), default=0)
-    path = os.path.join(out, str(version))
-    try:
-      os.rename(written, path)
-      return path
-    except OSError:
-      if not os.path.exists(path):  # Else another export took the number.
-        raise

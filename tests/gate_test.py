@@ -1,0 +1,235 @@
+"""What a written model must pass before it is published, and the refusals."""
+
+import json
+import os
+import shutil
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import tiny_run
+from tfda import errors
+from tfda.serving import export, gate, restore, versions
+from tools import export as export_tool
+
+NAMES = ('a', 'b', 'c')
+
+
+def answers(logits):
+  """What a model would answer, by hand."""
+  logits = np.asarray(logits, np.float32)
+  p = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+  order = np.argsort(-p, axis=-1)
+  labels = np.array([name.encode() for name in NAMES])
+  return {
+    'serving_default/logits': logits,
+    'serving_default/probabilities': p,
+    'serving_default/label_index': order[:, 0],
+    'serving_default/label': labels[order[:, 0]],
+    'classify/classes': labels[order],
+    'classify/scores': np.take_along_axis(p, order, axis=-1),
+    'seconds/serving_default': np.array(0.5),
+  }
+
+
+def reference(logits):
+  logits = np.asarray(logits, np.float32)
+  return gate.Reference(None, logits, None, 'images')
+
+
+LOGITS = np.array([[0.0, 1.0, 2.0], [3.0, 0.0, 0.0], [1.0, 1.0, -1.0]])
+
+
+def test_same_answers_pass():
+  assert gate.compare(answers(LOGITS), reference(LOGITS), NAMES, 1e-5) < 1e-7
+
+
+def test_largest_difference_of_a_probability_counts():
+  # p = (1 + e)^-1 for each of two classes; d p / d logit = p (1 - p) = 1/4.
+  moved = LOGITS + [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [3e-4, 0.0, 0.0]]
+  found = gate.compare(answers(moved), reference(LOGITS), NAMES, 1e-3)
+  p = 1 / (2 + np.exp(-2.0))
+  assert found == pytest.approx(3e-4 * p * (1 - p), rel=1e-2)
+  with pytest.raises(
+    errors.RunError, match=r'by 7.5e-05 in a probability of its signature serv'
+  ):
+    gate.compare(answers(moved), reference(LOGITS), NAMES, 1e-5)
+
+
+@pytest.mark.parametrize(
+  'output', ['serving_default/label', 'serving_default/label_index']
+)
+def test_another_label_is_refused_unless_rounding_may_choose(output):
+  found = answers(LOGITS)
+  values = found[output].copy()
+  # The first two classes of the last image are equally probable.
+  values[2] = {'label': b'b', 'label_index': 1}[output.split('/')[1]]
+  found[output] = values
+  gate.compare(found, reference(LOGITS), NAMES, 1e-5)
+  values[0] = values[1]
+  with pytest.raises(errors.RunError, match='another for 1 of 3 images'):
+    gate.compare(found, reference(LOGITS), NAMES, 1e-5)
+
+
+def test_first_class_of_classify_counts():
+  found = answers(LOGITS)
+  found['classify/classes'] = found['classify/classes'][:, ::-1]
+  with pytest.raises(
+    errors.RunError, match='classes of its signature classify is another'
+  ):
+    gate.compare(found, reference(LOGITS), NAMES, 1e-5)
+
+
+@pytest.mark.parametrize('output', ['probabilities', 'logits'])
+def test_numbers_that_are_none_are_refused(output):
+  found = answers(LOGITS)
+  found[f'serving_default/{output}'] = np.full([3, 3], np.nan)
+  with pytest.raises(errors.RunError, match='nothing was exported'):
+    gate.compare(found, reference(LOGITS), NAMES, 1e-5)
+
+
+def test_accuracy_is_held_against_the_least():
+  predictions = np.array([0, 1, 2, 2])
+  found = gate.accuracy(np.array([0, 1, 1, 2]), predictions)
+  assert found == 0.75
+  gate.check_accuracy(found, 0.75)
+  gate.check_accuracy(None, None)
+  with pytest.raises(errors.RunError, match='75.00% is below .*=0.76'):
+    gate.check_accuracy(found, 0.76)
+  assert gate.accuracy(None, predictions) is None
+  with pytest.raises(errors.UsageError, match='no labels'):
+    gate.check_accuracy(None, 0.5)
+
+
+@pytest.fixture
+def runs(tmp_path):
+  """Makes a finished run that has validators alone; returns its path."""
+
+  def make(name, source_accuracy, score, target='t'):
+    path = tmp_path / name
+    path.mkdir()
+    validators = {
+      'source_accuracy': source_accuracy,
+      'information_maximisation': score,
+    }
+    results = {'source': 's', 'target': target, 'validators': validators}
+    (path / 'results.json').write_text(json.dumps(results))
+    return str(path)
+
+  return make
+
+
+def test_negative_transfer_is_refused(runs):
+  adapted, plain = runs('adapted', 0.9, 1.2), runs('plain', 0.91, 1.5)
+  gate.check_transfer(plain, adapted)
+  gate.check_transfer(adapted, adapted)
+  with pytest.raises(
+    errors.RunError,
+    match='negative transfer: .* 1.2000 .* 90.00%, in .*plain 1.5000 .* 91.00%',
+  ):
+    gate.check_transfer(adapted, plain)
+  # Sure of everything, and the source is lost.
+  collapsed = runs('collapsed', 0.5, 2.0)
+  with pytest.raises(errors.RunError, match='negative transfer'):
+    gate.check_transfer(collapsed, plain)
+  with pytest.raises(errors.UsageError, match='its target is u, not t'):
+    gate.check_transfer(adapted, runs('other', 0.9, 1.0, 'u'))
+
+
+@pytest.fixture(scope='module')
+def run_dir(tmp_path_factory):
+  return tiny_run.path(tmp_path_factory)
+
+
+@pytest.fixture(scope='module')
+def restored(run_dir):
+  return restore.restore(run_dir)
+
+
+def test_reference_is_what_the_run_saved(run_dir, restored):
+  found = gate.reference(*restored, 7)
+  with np.load(os.path.join(run_dir, 'evaluation.npz')) as saved:
+    rows = np.sort(np.random.default_rng(0).permutation(500)[:7])
+    np.testing.assert_array_equal(found.logits, saved['target_logits'][rows])
+    np.testing.assert_array_equal(found.labels, saved['target_labels'][rows])
+  ours = restored[2].infer(tf.constant(found.images, tf.float32))['logits']
+  np.testing.assert_allclose(found.logits, ours, atol=1e-5)
+
+
+def test_reference_of_an_unfinished_run_is_its_model(run_dir, restored):
+  unfinished = types.SimpleNamespace(finished=lambda: False)
+  found = gate.reference(unfinished, *restored[1:], 7)
+  saved = gate.reference(*restored, 7)
+  np.testing.assert_array_equal(found.images, saved.images)
+  np.testing.assert_array_equal(found.labels, saved.labels)
+  np.testing.assert_allclose(found.logits, saved.logits, atol=1e-5)
+
+
+def test_reference_without_the_data_is_the_saved_images(restored, monkeypatch):
+  def fail(*_):
+    raise errors.UsageError('no such folder')
+
+  monkeypatch.setattr(gate.task, 'load', fail)
+  run, experiment, model = restored
+  found = gate.reference(run, experiment, model, 2000)
+  assert len(found.images) == len(found.logits) == len(found.labels) == 24
+  assert 'no such folder' in found.origin
+  ours = model.infer(tf.constant(found.images, tf.float32))['logits']
+  np.testing.assert_allclose(found.logits, ours, atol=1e-5)
+  unfinished = types.SimpleNamespace(finished=lambda: False)
+  with pytest.raises(errors.UsageError, match='no such folder'):
+    gate.reference(unfinished, experiment, model, 2000)
+
+
+def test_what_is_refused_is_not_published(
+  run_dir, tmp_path, monkeypatch, capsys
+):
+  """A model of another run's evaluation, in the whole way through the tool."""
+  copy, out = tmp_path / 'run', tmp_path / 'parts'
+  shutil.copytree(run_dir, copy)
+  with np.load(copy / 'evaluation.npz') as saved:
+    arrays = dict(saved)
+  arrays['target_logits'] = arrays['target_logits'][::-1]
+  np.savez(copy / 'evaluation.npz', **arrays)
+  words = f'--run_dir={copy}', f'--out={out}'
+  assert tiny_run.call(export_tool, monkeypatch, *words) == 1
+  assert 'error: the written model differs from the run' in (
+    capsys.readouterr().err
+  )
+  assert not out.exists()
+
+
+def test_a_process_that_fails_says_why(tmp_path):
+  (tmp_path / 'saved_model.pb').write_bytes(b'no model')
+  with pytest.raises(
+    errors.RunError, match='does not answer in a process of its own: OSError'
+  ):
+    gate.answers(tmp_path, np.zeros([1, 4, 4, 3], np.uint8))
+
+
+def test_versions_are_whole_and_the_highest_are_kept(tmp_path):
+  out = str(tmp_path / 'parts')
+  for i in range(12):
+    with versions.writing(out) as temporary:
+      written = os.path.join(temporary, 'model')
+      os.makedirs(os.path.join(written, 'assets'))
+      for name in ('saved_model.pb', 'assets/labels.txt'):
+        with open(os.path.join(written, name), 'w') as file:
+          file.write(str(i))
+      path = versions.publish(written, out)
+    assert path == os.path.join(out, str(i + 1))
+    versions.prune(out, 3)
+  # By number, not by name.
+  assert sorted(os.listdir(out), key=int) == ['10', '11', '12']
+  with pytest.raises(ZeroDivisionError), versions.writing(out):
+    _ = 1 / 0
+  assert sorted(os.listdir(out), key=int) == ['10', '11', '12']
+
+
+def test_settings_are_checked():
+  with pytest.raises(errors.UsageError, match='--keep=0 is below 1'):
+    export.Settings(keep=0)
+  with pytest.raises(errors.UsageError, match='--min_accuracy=85'):
+    export.Settings(min_accuracy=85.0)
