@@ -91,16 +91,36 @@ def test_numbers_that_are_none_are_refused(output):
 
 
 def test_accuracy_is_held_against_the_least():
-  predictions = np.array([0, 1, 2, 2])
-  found = gate.accuracy(np.array([0, 1, 1, 2]), predictions)
-  assert found == 0.75
-  gate.check_accuracy(found, 0.75)
-  gate.check_accuracy(None, None)
+  gate.check_accuracy(0.75, True, 0.75)
+  gate.check_accuracy(0.0, False, None)
   with pytest.raises(errors.RunError, match='75.00% is below .*=0.76'):
-    gate.check_accuracy(found, 0.76)
-  assert gate.accuracy(None, predictions) is None
+    gate.check_accuracy(0.75, True, 0.76)
   with pytest.raises(errors.UsageError, match='no labels'):
-    gate.check_accuracy(None, 0.5)
+    gate.check_accuracy(1.0, False, 0.5)
+
+
+def test_size_speed_and_accuracy_are_measured(tmp_path):
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'a' / 'b').write_bytes(bytes(700_000))
+  (tmp_path / 'c').write_bytes(bytes(800_000))
+  predictions = np.array([2, 0, 2])
+  unlabelled = reference(LOGITS)  # The run says 2, 0, 0.
+  found = gate.measure(tmp_path, unlabelled, predictions, 0.5)
+  assert found == gate.Measured(1_500_000, 6.0, pytest.approx(2 / 3))
+  assert found.text('float16').split() == [
+    *('float16', '1.50', 'MB', '6', 'images/s', '66.67%')
+  ]
+  labelled = gate.Reference(None, LOGITS, np.array([1, 0, 1]), 'images')
+  found = gate.measure(tmp_path, labelled, predictions, 0.5)
+  assert found.accuracy == pytest.approx(1 / 3)
+
+
+def test_a_smaller_model_may_lose_the_margin():
+  before, after = (gate.Measured(1, 1.0, share) for share in (0.75, 0.5))
+  gate.check_margin(before, after, 0.25)
+  gate.check_margin(after, before, 0.0)
+  with pytest.raises(errors.RunError, match='from 75.00% to 50.00%, .*=0.2;'):
+    gate.check_margin(before, after, 0.2)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Writing a run as a SavedModel, checked, under a version number of its own."""
+"""Writing a run to be served, checked, under a version number of its own."""
 
 import dataclasses
 import os
@@ -10,7 +10,15 @@ import tensorflow as tf
 
 from tfda import errors
 from tfda.data import files
-from tfda.serving import gate, module, restore, server_files, versions, warmup
+from tfda.serving import (
+  compact,
+  gate,
+  module,
+  restore,
+  server_files,
+  versions,
+  warmup,
+)
 from tfda.settings import check, setting
 
 _CHECKED = 4  # Random images on which the written model is compared.
@@ -46,6 +54,22 @@ class Settings:
   checked_images: int = setting(
     2000, 'target images for test that are checked, at most', minimum=1
   )
+  optimize: str = setting(
+    'none',
+    'weights of 16 bits, or of 8 with a scale a channel',
+    choices=compact.OPTIMIZATIONS,
+  )
+  format: str = setting(
+    'saved_model',
+    'of what is written; onnx needs the extra packages of tfda[onnx]',
+    choices=tuple(compact.FILES),
+  )
+  margin: float = setting(
+    0.01,
+    'accuracy, in 0..1, that --optimize and --format may cost',
+    minimum=0.0,
+    maximum=1.0,
+  )
   tolerance: Optional[float] = setting(
     None,
     'largest difference of a probability from the run that is rounding; 1e-5 '
@@ -55,6 +79,8 @@ class Settings:
 
   def __post_init__(self):
     check(self)
+    if self.format == 'onnx' and self.optimize != 'none':
+      raise errors.UsageError('--optimize: not with --format=onnx')
 
 
 def export(run_dir, out=None, settings=None):
@@ -78,35 +104,68 @@ def export(run_dir, out=None, settings=None):
   run, experiment, model = restore.restore(run_dir)
   if settings.data_dir:
     experiment = dataclasses.replace(experiment, data_dir=settings.data_dir)
-  out = os.fspath(out or run.export)
-  class_names = run.class_names()
+  is_saved_model = settings.format == 'saved_model'
+  beside = run.export if is_saved_model else f'{run.export}_{settings.format}'
+  out = os.fspath(out or beside)
+  versions.refuse_others(out, compact.FILES, settings.format)
+  name = server_files.model_name(out)
+  class_names, max_pixels = run.class_names(), experiment.max_pixels
 
   def passes(written):
     expected = gate.reference(run, experiment, model, settings.checked_images)
-    found = gate.answers(written, expected.images)
     tolerance = settings.tolerance
     if tolerance is None:
       tolerance = gate.TOLERANCE[model.compute_dtype]
+    found = gate.answers(written, expected.images)
     largest = gate.compare(found, expected, class_names, tolerance)
-    accuracy = gate.accuracy(
-      expected.labels, found['serving_default/label_index']
-    )
-    gate.check_accuracy(accuracy, settings.min_accuracy)
-    measured = '' if accuracy is None else f', accuracy {accuracy:.2%}'
-    print(
+    _tell(
       f'checked on {len(expected.images)} {expected.origin}: probabilities '
-      f'differ by {largest:.1g} at most{measured}',
-      file=sys.stderr,
+      f'differ by {largest:.1g} at most'
     )
+    kept = measured = _measured(written, expected, found)
+    _tell(measured.text('float32'))
+    if not is_saved_model or settings.optimize != 'none':
+      written = f'{written}-{settings.optimize}'
+      if is_saved_model:
+        network = compact.infer(model, settings.optimize)
+        _write(model, class_names, written, name, max_pixels, network)
+        found = gate.answers(written, expected.images)
+        logits = found['serving_default/logits']
+        # All signatures say the same, if not the same as the run.
+        same = dataclasses.replace(expected, logits=logits)
+        gate.compare(found, same, class_names, tolerance)
+        kept = _measured(written, expected, found)
+      else:
+        os.mkdir(written)
+        _write_labels(class_names, written)
+        compact.write(model, settings.optimize, settings.format, written)
+        probabilities, seconds = compact.probabilities(
+          written, settings.format, expected.images
+        )
+        best = probabilities.argmax(axis=-1)
+        kept = gate.measure(written, expected, best, seconds)
+      _tell(kept.text(f'{settings.optimize} {settings.format}'))
+      gate.check_margin(measured, kept, settings.margin)
+    has_labels = expected.labels is not None
+    gate.check_accuracy(kept.accuracy, has_labels, settings.min_accuracy)
+    return written
 
-  name = server_files.model_name(out)
-  path = save(
-    model, class_names, out, name, experiment.max_pixels, passes=passes
-  )
-  server_files.write(out, name)
+  path = save(model, class_names, out, name, max_pixels, passes)
+  if is_saved_model:
+    server_files.write(out, name)
   if settings.keep:
     versions.prune(out, settings.keep)
   return path
+
+
+def _tell(line):
+  print(line, file=sys.stderr)
+
+
+def _measured(written, expected, found):
+  best = found['serving_default/label_index']
+  seconds = float(found['seconds/serving_default'])
+  return gate.measure(written, expected, best, seconds)
 
 
 def save(
@@ -128,7 +187,8 @@ def save(
     out: the folder of versions; made if it is not there.
     name: that a server has for the model.
     max_pixels: width x height beyond which an image file is refused.
-    passes: (path of what is written) -> None, which may refuse it by an error.
+    passes: (path of what is written) -> of what is published, in the same
+      folder; it may refuse by an error.
 
   Returns:
     The path of the new version, a number higher than all in the folder.
@@ -139,10 +199,11 @@ def save(
   """
   with versions.writing(out) as temporary:
     try:
-      written = _write(model, class_names, temporary, name, max_pixels)
+      written = os.path.join(temporary, 'model')
+      _write(model, class_names, written, name, max_pixels)
       _check(model, written)
       if passes:
-        passes(written)
+        written = passes(written)
       return versions.publish(written, out)
     except (OSError, tf.errors.OpError) as error:
       raise errors.RunError(
@@ -150,18 +211,24 @@ def save(
       ) from error
 
 
-def _write(model, class_names, temporary, name, max_pixels):
-  labels_file = os.path.join(temporary, 'labels.txt')
-  with open(labels_file, 'w', encoding='utf-8') as file:
-    file.write('\n'.join(class_names) + '\n')
-  served = module.ServedModel(model, class_names, labels_file, max_pixels)
-  written = os.path.join(temporary, 'model')
+def _write(model, class_names, written, name, max_pixels, network=None):
+  """Writes a SavedModel with its warm-up requests."""
+  labels_file = _write_labels(class_names, os.path.dirname(written))
+  served = module.ServedModel(
+    model, class_names, labels_file, max_pixels, network
+  )
   # It infers; to save gradients of our own takes a trace of each.
   options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
   tf.saved_model.save(served, written, dict(served.endpoints), options)
   module.set_methods(written)
   warmup.write(written, name, served.endpoints, model.read_size)
-  return written
+
+
+def _write_labels(class_names, folder):
+  path = os.path.join(folder, 'labels.txt')
+  with open(path, 'w', encoding='utf-8') as file:
+    file.write('\n'.join(class_names) + '\n')
+  return path
 
 
 def _check(model, written):

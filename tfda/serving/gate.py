@@ -42,6 +42,28 @@ class Reference:
   origin: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """What an export costs and is worth.
+
+  Attributes:
+    size: bytes of its files.
+    speed: images/s, of batches of 64.
+    accuracy: in [0, 1], or the share of the run's labels where there are none.
+  """
+
+  size: int
+  speed: float
+  accuracy: float
+
+  def text(self, name):
+    """A row of a table."""
+    return (
+      f'{name:13} {self.size / 1e6:8.2f} MB {self.speed:8.0f} images/s '
+      f'{self.accuracy:7.2%}'
+    )
+
+
 def reference(run, experiment, model, count):
   """Returns the Reference of a run: random images of the target's test split.
 
@@ -169,16 +191,41 @@ def compare(found, expected, class_names, tolerance):
   return largest
 
 
-def accuracy(labels, predictions):
-  """Accuracy in [0, 1]; None without labels."""
-  return None if labels is None else float(np.mean(predictions == labels))
+def measure(path, expected, predictions, seconds):
+  """Returns Measured of the files below `path`.
+
+  Args:
+    path: of the export.
+    expected: the Reference.
+    predictions: integers [N].
+    seconds: in which all images were answered.
+  """
+  size = sum(
+    os.path.getsize(os.path.join(folder, name))
+    for folder, _, names in os.walk(path)
+    for name in names
+  )
+  labels = expected.labels
+  if labels is None:
+    labels = expected.logits.argmax(axis=-1)
+  share = float(np.mean(predictions == labels))
+  return Measured(size, len(predictions) / seconds, share)
 
 
-def check_accuracy(found, least):
-  """Raises unless an accuracy, or None for no labels, is at least `least`."""
+def check_margin(before, after, margin):
+  """Raises RunError if a smaller model lost more than `margin`, in 0..1."""
+  if before.accuracy - after.accuracy > margin:
+    raise errors.RunError(
+      f'the accuracy falls from {before.accuracy:.2%} to {after.accuracy:.2%}, '
+      f'by more than --margin={margin}; nothing was exported'
+    )
+
+
+def check_accuracy(found, has_labels, least):
+  """Raises unless an accuracy of labels is at least `least`, if that is set."""
   if least is None:
     return
-  if found is None:
+  if not has_labels:
     raise errors.UsageError(
       f'--min_accuracy={least}: the target has no labels to measure it by'
     )

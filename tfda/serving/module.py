@@ -41,7 +41,12 @@ class ServedModel(tf.Module):
   """
 
   def __init__(
-    self, model, class_names, labels_file, max_pixels=files.Reading.max_pixels
+    self,
+    model,
+    class_names,
+    labels_file,
+    max_pixels=files.Reading.max_pixels,
+    network=None,
   ):
     """Makes the module.
 
@@ -50,9 +55,11 @@ class ServedModel(tf.Module):
       class_names: C names.
       labels_file: path of a file with these names, one a line.
       max_pixels: width x height beyond which an image file is refused.
+      network: in place of the model's `infer`, without variables.
     """
     super().__init__()
-    self.weights = model.inference_weights()
+    self.weights = [] if network else model.inference_weights()
+    network = network or model.infer
     self.labels = tf.saved_model.Asset(labels_file)
     names = tf.constant(list(class_names))
 
@@ -62,7 +69,7 @@ class ServedModel(tf.Module):
         is_pixel = (images >= 0.0) & (images <= 255.0)
         is_bad = tf.logical_not(tf.reduce_all(is_pixel, axis=[1, 2, 3]))
         decoding.refuse(is_bad, 'has pixels that are no numbers in 0..255')
-      return model.infer(model.prepare(images))
+      return network(model.prepare(images))
 
     def answer(inferred, *further):
       logits = tf.cast(inferred['logits'], tf.float32)
@@ -81,7 +88,7 @@ class ServedModel(tf.Module):
     def infer_files(encoded):
       pixels = decoding.decoder(model.read_size, max_pixels)(encoded)
       cropped = augmentation.centre_crop(pixels, model.backbone.image_size)
-      return model.infer(tf.cast(cropped, tf.float32))
+      return network(tf.cast(cropped, tf.float32))
 
     def classify(inputs):
       # Without one it is no image; an error here would not say of which.

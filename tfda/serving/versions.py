@@ -12,6 +12,26 @@ def numbers(folder):
   return [int(name) for name in os.listdir(folder) if name.isdecimal()]
 
 
+def refuse_others(out, files, form):
+  """Raises UsageError if versions in `out` are of another format.
+
+  A server takes the highest number, whatever is in it.
+
+  Args:
+    out: the folder of versions, which need not be there.
+    files: {format: the file that it is known by}.
+    form: that the next version will have.
+  """
+  for number in numbers(out) if os.path.isdir(out) else ():
+    for other, file in files.items():
+      path = os.path.join(out, str(number), file)
+      if other != form and os.path.exists(path):
+        raise errors.UsageError(
+          f'--out={out}: version {number} is a {other}, and a server takes the '
+          f'highest; --format={form} needs a folder of its own'
+        )
+
+
 @contextlib.contextmanager
 def writing(out):
   """A folder to write to, gone afterwards, on the file system of `out`.
