@@ -151,6 +151,8 @@ def export(run_dir, out=None, settings=None):
     return written
 
   path = save(model, class_names, out, name, max_pixels, passes)
+  if not settings.compare and experiment.method != 'source_only':
+    _tell('negative transfer was not looked for: --compare=RUN_OF_SOURCE_ONLY')
   if is_saved_model:
     server_files.write(out, name)
   if settings.keep:
