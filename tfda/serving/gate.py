@@ -255,7 +255,7 @@ def check_transfer(run_dir, other):
       raise errors.UsageError(
         f'--compare={other}: its {side} is {names[1]}, not {names[0]}'
       )
-  ranked = selection.rank([run_dir, other])
+  ranked = selection.rank([run_dir, other], resamples=0)
   if ranked[0].run_dir == run_dir:
     return
   ours, theirs = (
