@@ -523,17 +523,7 @@ def test_neither_copy_is_served():
 
 
 def test_solves_the_toy_problem():
-  run = make(
-    'dann_mnist',
-    {
-      'steps': 150,
-      'batch_size': 16,
-      'optimizer': 'adam',
-      'learning_rate': 1e-3,
-    },
-    refresh_every=40,
-    posterior_threshold=0.9,
-  )
+  run = harness.toy('attention_alignment')
   run.train(30)
   # The source network alone relies on the tint.
   assert run.accuracy('source') > 0.9

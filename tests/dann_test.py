@@ -129,7 +129,7 @@ def test_published_networks_have_the_paper_s_heads(run):
 
 
 def test_solves_the_toy_problem():
-  run = harness.Run(harness.settings('dann', steps=300, batch_size=32))
+  run = harness.toy('dann')
   run.train(300)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9

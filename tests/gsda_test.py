@@ -558,11 +558,7 @@ def test_levels_that_are_off_are_not_shown(levels, names, bars, monkeypatch):
 
 
 def test_solves_the_toy_problem():
-  # The tint keeps the classifier unsure of half of the target: all take part.
-  run = harness.Run(
-    harness.settings('gsda', steps=300, batch_size=32),
-    gsda.Config(confidence_threshold=0.0),
-  )
+  run = harness.toy('gsda')
   run.train(300)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9

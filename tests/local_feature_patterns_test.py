@@ -790,13 +790,7 @@ def test_picture_needs_an_assignment_for_every_image():
 
 def test_solves_the_toy_problem():
   """Which source_only does not: tests/source_only_test.py."""
-  run = make(
-    config(num_patterns=8, local_units_1=32, classifier_rate=10.0),
-    optimizer='adam',
-    learning_rate=0.001,
-    steps=75,
-    batch_size=32,
-  )
+  run = harness.toy('local_feature_patterns')
   run.train(75)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.95

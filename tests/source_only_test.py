@@ -19,7 +19,7 @@ def test_objective_is_the_mean_cross_entropy_of_the_source():
 
 
 def test_fails_on_the_toy_problem():
-  run = harness.Run(harness.settings('source_only', steps=150, batch_size=32))
+  run = harness.toy('source_only')
   run.train(150)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') < 0.7

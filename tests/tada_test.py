@@ -393,7 +393,7 @@ def test_export_without_local_attention_has_no_such_signature(tmp_path):
 
 
 def test_solves_the_toy_problem():
-  run = harness.Run(harness.settings('tada', steps=300, batch_size=32))
+  run = harness.toy('tada')
   run.train(300)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9

@@ -20,8 +20,6 @@ def test_objective_is_the_mean_cross_entropy_of_the_target():
 
 
 def test_solves_the_toy_problem():
-  run = harness.Run(
-    harness.settings('train_on_target', steps=150, batch_size=32)
-  )
+  run = harness.toy('train_on_target')
   run.train(150)
   assert run.accuracy('target') > 0.95

@@ -5,8 +5,9 @@ A method is a subclass with LOSS_TERMS and
   def objective(self, batch, progress): -> (total, {term: value})
 
 The bases own the tape, the division by the number of replicas (Keras optimizers
-add gradients up over replicas), the averages, progress and the check for
-numbers that are not finite. A method of two players overrides `train_step`.
+add gradients up over replicas), the passes of a step, the averages, progress
+and the check for numbers that are not finite. A method of two players overrides
+`train_step`.
 """
 
 import tensorflow as tf
@@ -79,7 +80,8 @@ class AdaptationModel(
     """The method: (scalar to minimise, {term: scalar for every LOSS_TERMS}).
 
     Args:
-      batch: this replica's part of the batch; means are over this part.
+      batch: this replica's part of the batch, or what a pass sees of it; means
+        are over this part.
       progress: scalar float32 in [0, 1].
     """
     raise NotImplementedError(f'{type(self).__name__} has no objective')
@@ -118,20 +120,76 @@ class AdaptationModel(
 
   def noise(self, batch):
     """The noise of this step, for the layers that draw; see layers.noise."""
-    rows = tf.shape(next(iter(batch.values()))['image'])[0]
+    stream = next(iter(batch.values()))
+    rows = tf.shape(stream['image'])[0]
     context = tf.distribute.get_replica_context()
-    place = (0, 1)  # Of a step by hand.
+    place, places = 0, 1  # Of a step by hand.
     if context:
-      place = context.replica_id_in_sync_group, context.num_replicas_in_sync
-    return noise.Noise(self.seed, self.step, rows, *place)
+      place = context.replica_id_in_sync_group
+      places = context.num_replicas_in_sync
+    if 'pass' in stream:  # The passes of a replica see rows beside each other.
+      place = place * self.accumulate + stream['pass']
+      places *= self.accumulate
+    return noise.Noise(self.seed, self.step, rows, place, places)
 
   # Here and elsewhere: AutoGraph takes longer than all else of a trace, and no
   # step branches on a tensor.
   @tf.autograph.experimental.do_not_convert
   def train_step(self, batch):
+    variables = self._phase.trainable or self.trainable_variables
+    find = self._pass if self.accumulate == 1 else self._passes
+    gradients, terms = find(batch, variables)
+    self.update(gradients, terms, variables, self.optimizer)
+    return self.end_step(terms)
+
+  def _pass(self, batch, variables):
+    """(gradients of the variables, {term: value}), 'total' among the terms."""
     with tf.GradientTape() as tape:
       total, terms = self.objective(batch, self.progress())
-    terms = {'total': total, **terms}
-    variables = self._phase.trainable or self.trainable_variables
-    self.descend(tape, terms, variables, self.optimizer)
-    return self.end_step(terms)
+    gradients = self.gradients(tape, total, variables, self.optimizer)
+    return gradients, {'total': total, **terms}
+
+  def _passes(self, batch, variables):
+    """What `_pass` finds, by a pass over one part of the batch after another.
+
+    The gradients' shares add up to those of the batch; values are means.
+    """
+    names, reached = self.averages.names, []
+
+    def add(number, values, *sums):
+      with tf.control_dependencies([values, *sums]):  # Not all at once.
+        part = self._part(batch, number)
+      gradients, terms = self._pass(part, variables)
+      reached[:] = [gradient is not None for gradient in gradients]
+      row = tf.stack([tf.cast(terms[name], tf.float32) for name in names])
+      sums = [s if g is None else s + g for s, g in zip(sums, gradients)]
+      return number + 1, values + row / self.accumulate, *sums
+
+    state = 0, tf.zeros(len(names)), *[tf.zeros(v.shape) for v in variables]
+    if self.distribute_strategy.num_replicas_in_sync == 1:
+      state = tf.while_loop(
+        lambda number, *_: number < self.accumulate,
+        add,
+        state,
+        parallel_iterations=1,
+      )
+    else:  # Replicas cannot meet, for batch normalisation, in a loop.
+      for _ in range(self.accumulate):
+        state = add(*state)
+    _, values, *sums = state
+    gradients = [s if used else None for s, used in zip(sums, reached)]
+    return gradients, dict(zip(names, tf.unstack(values)))
+
+  def _part(self, batch, number):
+    """What the pass of this number sees of a batch, and its number."""
+
+    def split(x):
+      return tf.reshape(x, [self.accumulate, -1, *x.shape[1:]])
+
+    part = {}
+    for stream, content in batch.items():
+      part[stream] = {k: split(x)[number] for k, x in content.items()}
+      part[stream]['pass'] = number
+      if 'row' in content:  # They are spread alike over all passes.
+        part[stream]['row'] = split(content['row'])[0]
+    return part

@@ -1,6 +1,7 @@
 """What happens between steps: bar, log, evaluation, checkpoint, signals."""
 
 import contextlib
+import math
 import signal
 import sys
 import time
@@ -17,11 +18,25 @@ _BAR_SECONDS = 1.0  # Between refreshes of the numbers beside the bar.
 _SAMPLES = 16  # Images of each domain in TensorBoard.
 
 
+def not_finite(terms, when):
+  """The RunError for {name: value} of a loss, of which some are not finite."""
+  names = [
+    name
+    for name, value in terms.items()
+    if not math.isfinite(value) and name != 'total'
+  ]
+  return errors.RunError(
+    f'the loss term {" and ".join(names) or "total"} is not finite {when}; the '
+    'last good checkpoint is kept; try a lower --learning_rate'
+  )
+
+
 class Trainer(tf.keras.callbacks.Callback):
   """The callback of `experiment.train`; a context manager over all phases.
 
   It counts steps itself: to ask the model would wait for the device after every
-  step.
+  step. Keras calls it after every execution, of --steps_per_execution steps or
+  as many as are left until something is to happen.
   """
 
   # Keras then hands over tensors; to turn them into numbers waits too.
@@ -78,11 +93,32 @@ class Trainer(tf.keras.callbacks.Callback):
   def __exit__(self, *exception):
     self._opened.__exit__(*exception)
 
+  def on_train_begin(self, logs=None):
+    del logs
+    self._first_step = self._step
+    self._limit_execution()
+
+  def _limit_execution(self):
+    """Has the next execution end where something is to happen at the latest."""
+    settings = self._experiment
+    if settings.steps_per_execution > 1:
+      intervals = (
+        settings.log_every,
+        settings.evaluate_every,
+        settings.checkpoint_every,
+      )
+      left = min(interval - self._step % interval for interval in intervals)
+      # Keras reads it before every execution, and stops at the end of a phase.
+      self._adapted.steps_per_execution = min(
+        settings.steps_per_execution, left
+      )
+
   def on_train_batch_end(self, batch, logs=None):
-    del batch, logs
-    self._step += 1
-    self._images += self.images_of_a_step(self._adapted.streams)
-    self._bar.update()
+    del logs
+    step = self._first_step + batch + 1  # The number of the execution's last.
+    taken, self._step = step - self._step, step
+    self._images += taken * self.images_of_a_step(self._adapted.streams)
+    self._bar.update(taken)
     last = self._step == self._experiment.steps
     evaluates = last or self._step % self._experiment.evaluate_every == 0
     now = time.monotonic()
@@ -97,13 +133,14 @@ class Trainer(tf.keras.callbacks.Callback):
     if stops and not last:
       is_interrupt = self._requests.signal == signal.SIGINT
       self._stop('the same command', 130 if is_interrupt else 0)
+    self._limit_execution()
 
   def images_of_a_step(self, streams):
     """How many images a step takes from these streams."""
     settings = self._experiment
     return sum(
       pipeline.stream_rows(
-        stream, settings.batch_size, settings.translated_share
+        stream, settings.images_per_step, settings.translated_share
       )
       for stream in streams
     )
@@ -153,6 +190,8 @@ class Trainer(tf.keras.callbacks.Callback):
     """One entry in metrics.csv and TensorBoard; starts the averages anew."""
     model = self._adapted
     averages = {k: float(v) for k, v in model.averages.result().items()}
+    if not all(map(math.isfinite, averages.values())):  # Compiled by XLA.
+      raise not_finite(averages, f'after step {self._logged_step}')
     self._stop_clock()
     seconds = float(self._seconds.numpy())
     elapsed = max(seconds - self._logged_seconds, 1e-9)

@@ -133,7 +133,15 @@ class Experiment:
     maximum=0.99,
   )
   steps: int = setting(9000, 'training steps', minimum=1)
-  batch_size: int = setting(64, 'images of each domain in a step', minimum=1)
+  batch_size: int = setting(
+    64, 'images of each domain in a pass through the network', minimum=1
+  )
+  accumulate: int = setting(
+    1,
+    'passes of batch_size images whose gradients make one step: the step of '
+    'a batch of so many times the size, in the memory of one',
+    minimum=1,
+  )
   optimizer: str = setting('sgd', 'optimizer', choices=('sgd', 'adam'))
   learning_rate: float = setting(0.01, 'learning rate at step 0', minimum=0.0)
   learning_rate_alpha: float = setting(
@@ -195,6 +203,15 @@ class Experiment:
     'precision of the layers',
     choices=('none', 'float16', 'bfloat16'),
   )
+  jit_compile: bool = setting(
+    False, 'compile the training step with XLA; for GPUs, slower on a CPU'
+  )
+  steps_per_execution: int = setting(
+    1,
+    'steps that the device takes without a word to Python, at most: it hears '
+    'of every interval in time, of a signal after them',
+    minimum=1,
+  )
   stop_after: Optional[str] = setting(
     None,
     'stop after this phase of the method, as after Ctrl-C; the same command '
@@ -215,6 +232,16 @@ class Experiment:
         f'--cache_features={self.cache_features} stores augmented crops, and '
         '--augmentation is none'
       )
+    if self.deterministic and self.jit_compile:
+      raise errors.UsageError(
+        '--deterministic takes no --jit_compile: XLA has no gradient of max '
+        'pooling that is the same in every run'
+      )
+
+  @property
+  def images_per_step(self):
+    """Of each domain."""
+    return self.batch_size * self.accumulate
 
   def directory(self):
     """The run directory, chosen by the names if it is not set."""
@@ -233,6 +260,7 @@ RESUMABLE = (
   'strategy',
   'workers',
   'worker_index',
+  'steps_per_execution',
   'stop_after',
   'log_every',
   'evaluate_every',
@@ -271,6 +299,7 @@ def build(experiment, config, num_classes):
     bottleneck_units=experiment.bottleneck,
     classifier_dropout=experiment.classifier_dropout,
     read_size=experiment.resize,
+    accumulate=experiment.accumulate,
   )
 
 
@@ -369,10 +398,22 @@ def train(experiment, method_config=None):
       return _train(experiment, config, run, writing, workers)
 
 
+def check_compiled(experiment):
+  """Raises UsageError if XLA is to compile steps of several CPUs."""
+  replicas = tf.distribute.get_strategy().num_replicas_in_sync
+  kinds = {device.device_type for device in tf.config.list_logical_devices()}
+  if experiment.jit_compile and replicas > 1 and kinds == {'CPU'}:
+    raise errors.UsageError(
+      f'--jit_compile: XLA compiles no steps of {replicas} replicas on CPUs; '
+      'take one, or GPUs'
+    )
+
+
 def _train(experiment, config, run, writing, workers):
   """Trains; `writing` is the RunDirectory that this worker writes to."""
   # Of the code that is imported now; a commit may be made while it trains.
   commit = run_directory.commit()
+  check_compiled(experiment)
   _method(experiment)  # What is wrong with it shows before data are read.
   # The size is known from the network, the number of classes from the data.
   image_size = backbones.image_size(experiment.backbone, experiment.image_size)
@@ -386,6 +427,7 @@ def _train(experiment, config, run, writing, workers):
     experiment.batch_size,
     tf.distribute.get_strategy().num_replicas_in_sync,
     experiment.translated_share,
+    experiment.accumulate,
   )
   if model.backbone.measures_mean:
     model.backbone.normalise.measure(source.images, target.images)
@@ -408,7 +450,7 @@ def _train(experiment, config, run, writing, workers):
   batches = make_batches(experiment, data, image_size)
   is_new = not checkpoints.paths(run.checkpoints)
   if is_new and hasattr(model, 'adapt'):
-    epoch = math.ceil(len(source.images) / experiment.batch_size)
+    epoch = math.ceil(len(source.images) / experiment.images_per_step)
     model.adapt(batches(model.STREAMS, 0, _ADAPT_EPOCHS * epoch))
   workers.share(model.backbone.normalise.weights + model.trainable_variables)
   run.check_classes(source.class_names)
@@ -457,7 +499,7 @@ def make_batches(experiment, data, image_size):
     return pipeline.batches(
       streams,
       task.training_domains(data),
-      experiment.batch_size,
+      experiment.images_per_step,
       experiment.seed,
       first_step,
       last_step,
@@ -501,6 +543,8 @@ def run_phases(
       end = start + phase.steps
       if int(model.step.numpy()) < end:
         model.begin_phase(phase, start)
+        model.jit_compile = experiment.jit_compile
+        model.steps_per_execution = experiment.steps_per_execution
         _fit(model, batches, end, trainer)
       if phase.name == experiment.stop_after and end < experiment.steps:
         trainer.stop_after(phase)
@@ -559,7 +603,8 @@ def _fit(model, batches, last_step, trainer):
       verbose=0,
     )
   except tf.errors.OpError as error:
-    raise _not_finite(model, error) or _unread(error) or error from error
+    known = _not_finite(model, error) or _unread(error) or _uncompiled(error)
+    raise known or error from error
 
 
 def _unread(error):
@@ -568,19 +613,23 @@ def _unread(error):
   return found and errors.RunError(found.group(1))
 
 
+def _uncompiled(error):
+  """The RunError for a step that XLA cannot compile; None for another error."""
+  text = str(error)
+  found = re.search(r'XLA_\w+: (\w+) \(No|\n(.+)\n\s*\[\[\{\{node', text)
+  if 'tf2xla conversion failed' not in text or not found:
+    return None
+  return errors.RunError(
+    f'--jit_compile: XLA does not compile a step: {found[1] or found[2]}; '
+    'train without it'
+  )
+
+
 def _not_finite(model, error):
   """The RunError for a loss that is not finite; None for another error."""
   found = re.search(r'not finite\] \[(\d+)\] \[(.*?)\]', str(error))
   if not found:
     return None
   values = [float(value) for value in found.group(2).split()]
-  terms = [
-    name
-    for name, value in zip(model.averages.names, values)
-    if not math.isfinite(value) and name != 'total'
-  ]
-  return errors.RunError(
-    f'the loss term {" and ".join(terms) or "total"} is not finite at step '
-    f'{found.group(1)}; the last good checkpoint is kept; try a lower '
-    '--learning_rate'
-  )
+  terms = dict(zip(model.averages.names, values))
+  return callbacks.not_finite(terms, f'at step {found.group(1)}')

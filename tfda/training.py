@@ -29,16 +29,18 @@ class TrainingModel(tf.keras.Model):
     seed: of the noise of training.
     step: int64, steps taken; it is in the checkpoint, and progress follows it.
     averages: of the loss, since the last log entry.
+    accumulate: passes whose gradients are added up to those of a step.
   """
 
   LOSS_TERMS = ()
   STREAMS = ('source', 'target')
   SCORES = ()
 
-  def __init__(self, *network, seed=0, **more):
+  def __init__(self, *network, seed=0, accumulate=1, **more):
     """network, more: of the next base's."""
     super().__init__(*network, **more)
     self.seed = seed
+    self.accumulate = accumulate
     first = tf.VariableAggregation.ONLY_FIRST_REPLICA
     self.step = tf.Variable(0, False, dtype=tf.int64, aggregation=first)
     # No metrics, which `fit` would reset: they run from one log entry to the
@@ -92,21 +94,39 @@ class TrainingModel(tf.keras.Model):
 
   def descend(self, tape, terms, variables, optimizer):
     """Updates variables by the gradient of terms['total'], if all is finite."""
-    scales = isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer)
-    share = tf.constant(1.0 / self.distribute_strategy.num_replicas_in_sync)
-    share = optimizer.get_scaled_loss(share) if scales else share
-    gradients = tape.gradient(terms['total'], variables, share)
-    if scales:
+    gradients = self.gradients(tape, terms['total'], variables, optimizer)
+    self.update(gradients, terms, variables, optimizer)
+
+  def gradients(self, tape, total, variables, optimizer):
+    """Those of this pass's share of the loss, scaled as the optimizer scales.
+
+    Returns:
+      A tensor for every variable; None where the loss does not depend on it.
+    """
+    parts = self.distribute_strategy.num_replicas_in_sync * self.accumulate
+    share = tf.constant(1.0 / parts)
+    if _scales(optimizer):
+      share = optimizer.get_scaled_loss(share)
+    return tape.gradient(total, variables, share)
+
+  def update(self, gradients, terms, variables, optimizer):
+    """Updates variables by the sums of their `gradients`, if all is finite.
+
+    Compiled by XLA, which has no way out of a step, even if not: the trainer
+    sees it in the averages.
+    """
+    if _scales(optimizer):
       gradients = optimizer.get_unscaled_gradients(gradients)
-    # In the order of the averages, by which the trainer names a bad one.
-    values = [
-      tf.cast(terms.get(k, 0.0), tf.float32) for k in self.averages.names
-    ]
-    finite = tf.reduce_all(tf.math.is_finite(values))
-    data = ['not finite', self.step, values]
-    check = tf.debugging.Assert(finite, data, len(values))
-    with tf.control_dependencies([check]):
-      gradients = tf.nest.map_structure(tf.identity, gradients)
+    if not self.jit_compile:
+      # In the order of the averages, by which the trainer names a bad one.
+      values = [
+        tf.cast(terms.get(k, 0.0), tf.float32) for k in self.averages.names
+      ]
+      finite = tf.reduce_all(tf.math.is_finite(values))
+      data = ['not finite', self.step, values]
+      check = tf.debugging.Assert(finite, data, len(values))
+      with tf.control_dependencies([check]):
+        gradients = tf.nest.map_structure(tf.identity, gradients)
     optimizer.apply_gradients(zip(gradients, variables))
 
   def end_step(self, terms):
@@ -114,3 +134,9 @@ class TrainingModel(tf.keras.Model):
     self.step.assign_add(1)
     self.averages.add(terms)
     return self.averages.result()
+
+
+def _scales(optimizer):
+  """Whether it scales the loss, for gradients in float16."""
+  scaling = tf.keras.mixed_precision.LossScaleOptimizer
+  return isinstance(optimizer, scaling)

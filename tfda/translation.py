@@ -48,9 +48,11 @@ class Translation:
   TOOL = 'translate'
   method = 'cyclegan'
   directory = experiment.Experiment.directory
-  # It reads the two domains as they are.
+  images_per_step = experiment.Experiment.images_per_step
+  # It reads the two domains as they are; both players see whole batches.
   class_balanced, translation, translated_share = False, None, 0.0
   stop_after = None
+  accumulate = 1
 
   source: str = _AS_THERE('source')
   target: str = _AS_THERE('target', help='domain to translate it to')
@@ -118,6 +120,8 @@ class Translation:
   strategy: str = _AS_THERE('strategy')
   workers: Optional[str] = _AS_THERE('workers')
   worker_index: Optional[int] = _AS_THERE('worker_index')
+  jit_compile: bool = _AS_THERE('jit_compile')
+  steps_per_execution: int = _AS_THERE('steps_per_execution')
   log_every: int = _AS_THERE('log_every')
   evaluate_every: int = _AS_THERE('evaluate_every')
   checkpoint_every: int = _AS_THERE('checkpoint_every')
@@ -236,6 +240,7 @@ def train(settings):
 
 def _train(settings, run, writing, workers):
   """Returns (model, data, what run_phases measured)."""
+  experiment.check_compiled(settings)
   size = settings.image_size
   data = task.load(settings, experiment.read_size(settings, size))
   workers.agree(task.digests(data))

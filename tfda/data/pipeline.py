@@ -108,24 +108,39 @@ def stream_rows(stream, batch_size, translated_share):
   return round(batch_size * translated_share) if translated else batch_size
 
 
-def check(streams, domains, batch_size, replicas=1, translated_share=1.0):
-  """Raises UsageError unless `batches` can be made; its arguments."""
+def check(
+  streams,
+  domains,
+  batch_size,
+  replicas=1,
+  translated_share=1.0,
+  accumulate=1,
+):
+  """Raises UsageError unless the batches of steps can be made and split.
+
+  Args:
+    streams, domains, replicas, translated_share: as for `batches`.
+    batch_size: images of each stream in a pass.
+    accumulate: passes that make a step.
+  """
+  parts = replicas * accumulate
   for stream in streams:
-    rows = stream_rows(stream, batch_size, translated_share)
+    rows = stream_rows(stream, batch_size * accumulate, translated_share)
     share = f' and --translated_share={translated_share:.3g}'
-    share = '' if rows == batch_size else share
-    if rows % replicas:
+    share = '' if rows == batch_size * accumulate else share
+    if rows % parts:
       fits = next(
         size
         for size in itertools.count(batch_size + 1)
         if not any(
-          stream_rows(each, size, translated_share) % replicas
+          stream_rows(each, size * accumulate, translated_share) % parts
           for each in streams
         )
       )
+      passes = f' and {accumulate} passes' if accumulate > 1 else ''
       raise errors.UsageError(
         f'--batch_size={batch_size}{share} cannot be split over {replicas} '
-        f'replicas; --batch_size={fits} can'
+        f'replicas{passes}; --batch_size={fits} can'
       )
     if not rows:
       raise errors.UsageError(

@@ -31,6 +31,8 @@ def convolve(images, kernel, padding='SAME'):
   """
   last = kernel.shape[0] - 1
   radius = last // 2 if padding == 'SAME' else 0
+  # In half precision a variable that casts itself, which is no argument below.
+  kernel = tf.convert_to_tensor(kernel)
 
   @tf.custom_gradient  # Which makes tensors of all arguments.
   def convolved(images, kernel):

@@ -133,6 +133,11 @@ class Method(adaptation.AdaptationModel):
         'attention_alignment takes no --domain_batch_norm, no backbone that '
         'has it (dann_mnist_domain_norm) and no --classifier_dropout'
       )
+    if self.accumulate > 1 and config.distance in ('mmd', 'jmmd'):
+      raise errors.UsageError(
+        f'--attention_alignment.distance={config.distance} takes no '
+        '--accumulate: it is of the whole batch'
+      )
     self.training_data = tuple(config.training_data.split(','))
     pairs = [pair for pair in _PAIRS if pair[1] in self.training_data]
     self.pairs = pairs if config.attention_weight else []

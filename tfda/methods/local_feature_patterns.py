@@ -123,6 +123,12 @@ class Method(adaptation.AdaptationModel):
         'local_feature_patterns takes no --bottleneck and no '
         '--classifier_dropout; it has --local_feature_patterns.dropout'
       )
+    if self.accumulate > 1 and (config.holistic_weight or config.local_weight):
+      raise errors.UsageError(
+        'local_feature_patterns takes no --accumulate: its two players take '
+        'turns within a step; without them (holistic_weight=0, local_weight=0) '
+        'it would'
+      )
     depth = self.backbone.feature_map_shape[-1]
     self.netvlad = None
     if config.num_patterns:
