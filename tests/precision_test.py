@@ -16,18 +16,14 @@ from tfda import (
   run_directory,
   translation,
 )
-from tfda.methods import attention_alignment, dann, gsda, local_feature_patterns
+from tfda.methods import attention_alignment, dann, gsda
 
 ALL = methods.names()
 _SLOW = pytest.mark.slow
 # Settings under which a loss is a mean over images.
 DIVISIBLE = {
-  'gsda': gsda.Config(synchronization_weight=0.0, discriminator_units=10),
-  'local_feature_patterns': local_feature_patterns.Config(
-    num_patterns=4, holistic_weight=0.0, local_weight=0.0
-  ),
+  'gsda': gsda.Config(synchronization_weight=0.0, discriminator_units=10)
 }
-
 # Its first distances are of equal maps; their gradients are those of rounding.
 TOLERANCES = {'attention_alignment': 1e-4}
 
@@ -67,11 +63,15 @@ def assert_near(run, other, atol=1e-5):
 
 @pytest.mark.parametrize('method', all_methods('dann'))
 def test_two_passes_are_one_of_twice_the_batch(method):
+  """Or it is refused."""
   config = DIVISIBLE.get(method)
   whole = harness.Run(harness.settings(method), config)
-  passes = harness.Run(
-    harness.settings(method, batch_size=4, accumulate=2), config
-  )
+  settings = harness.settings(method, batch_size=4, accumulate=2)
+  if whole.model.undivided:
+    with pytest.raises(errors.UsageError, match=f'not with {method}: '):
+      harness.Run(settings, config)
+    return
+  passes = harness.Run(settings, config)
   terms, of_passes = (run.train(3, traced=False) for run in (whole, passes))
   tolerance = TOLERANCES.get(method, 1e-5)
   assert_near(passes, whole, tolerance)
@@ -84,16 +84,17 @@ def test_two_passes_are_one_of_twice_the_batch(method):
   )
 
 
-def test_passes_are_the_same_in_a_graph_and_on_two_replicas():
+@pytest.mark.parametrize('replicas', [1, pytest.param(2, marks=_SLOW)])
+def test_passes_of_a_graph_draw_the_noise_of_the_whole_batch(replicas):
+  """In a loop on one replica, one after another on two."""
   config = dann.Config(discriminator_dropout=0.5)
   whole = harness.Run(harness.settings('dann'), config)
-  settings = harness.settings('dann', batch_size=2, accumulate=4)
-  one = harness.Run(settings, config)
-  two = harness.Run(settings, config, replicas=2)
-  for run in (whole, one, two):
-    run.train(3, traced=run is one)
-  assert_near(one, whole)
-  assert_near(two, whole)
+  whole.train(3, traced=False)
+  passes = harness.Run(
+    harness.settings('dann', batch_size=2, accumulate=4), config, replicas
+  )
+  passes.train(3)
+  assert_near(passes, whole)
 
 
 def test_gradient_that_a_loss_lacks_stays_none():
@@ -132,12 +133,16 @@ def test_passes_of_a_batch_see_its_rows_in_order():
 @pytest.mark.parametrize(
   'method, config, message',
   [
-    ('gsda', None, 'gsda takes no --accumulate: L'),
-    ('local_feature_patterns', None, 'takes no --accumulate: its two players'),
+    ('gsda', None, '--accumulate=2: not with gsda: L.syn is of sums'),
+    (
+      'local_feature_patterns',
+      None,
+      '--accumulate=2: not with local_feature_patterns: its players',
+    ),
     (
       'attention_alignment',
       attention_alignment.Config(distance='mmd'),
-      'distance=mmd takes no --accumulate: it is of the whole batch',
+      '--accumulate=2: not with attention_alignment: an MMD',
     ),
   ],
 )
@@ -220,6 +225,7 @@ def test_compiled_steps_are_the_same(method):
   assert_near(run, plain, TOLERANCES.get(method, 1e-5))
 
 
+@pytest.mark.slow
 def test_compiled_loss_that_is_not_finite_stops_at_the_next_entry(
   tmp_path, monkeypatch
 ):
@@ -310,7 +316,7 @@ def test_half_precision_moves_all_that_trains(method, precision):
     assert (new != old).any(), variable.name
 
 
-@pytest.mark.parametrize('accumulate', [1, 2])
+@pytest.mark.parametrize('accumulate', [pytest.param(1, marks=_SLOW), 2])
 def test_step_that_overflows_changes_nothing_and_counts(accumulate):
   settings = harness.settings(
     'dann', mixed_precision='float16', accumulate=accumulate

@@ -7,7 +7,7 @@ A method is a subclass with LOSS_TERMS and
 The bases own the tape, the division by the number of replicas (Keras optimizers
 add gradients up over replicas), the passes of a step, the averages, progress
 and the check for numbers that are not finite. A method of two players overrides
-`train_step`.
+`train_step`; it, or one whose loss is no mean over images, is `undivided`.
 """
 
 import tensorflow as tf
@@ -38,6 +38,10 @@ class AdaptationModel(
 
   batch['source'] has 'image' [b, S, S, 3] uint8, 'label' [b] and 'index' [b];
   batch['target'] has 'image' and 'index', never a label.
+
+  Attributes:
+    undivided: why no step can be made of passes, where a loss is not a mean
+      over images or the step is the method's own; else None.
   """
 
   SCORES = (
@@ -45,6 +49,7 @@ class AdaptationModel(
     'accuracy/target',
     *(f'validator/{name}' for name in evaluate.WATCHED),
   )
+  undivided = None
 
   def __init__(self, backbone, num_classes, config, seed=0, **network):
     """Makes the classifier; a method adds what else it trains.

@@ -278,6 +278,9 @@ def build(experiment, config, num_classes):
 
   Returns:
     The method's AdaptationModel, all variables made.
+
+  Raises:
+    UsageError: the method does not go with the settings.
   """
   # Weights are drawn in the order of creation: backbone, bottleneck and
   # classifier come first, so all methods start from the same ones.
@@ -291,7 +294,7 @@ def build(experiment, config, num_classes):
     backbone.freeze_batch_norm()
   if experiment.domain_batch_norm:
     backbone.separate_batch_norm()
-  return _method(experiment)(
+  model = _method(experiment)(
     backbone,
     num_classes,
     config,
@@ -301,6 +304,12 @@ def build(experiment, config, num_classes):
     read_size=experiment.resize,
     accumulate=experiment.accumulate,
   )
+  if experiment.accumulate > 1 and model.undivided:
+    raise errors.UsageError(
+      f'--accumulate={experiment.accumulate}: not with {experiment.method}: '
+      f'{model.undivided}'
+    )
+  return model
 
 
 def _method(experiment):

@@ -133,11 +133,6 @@ class Method(adaptation.AdaptationModel):
         'attention_alignment takes no --domain_batch_norm, no backbone that '
         'has it (dann_mnist_domain_norm) and no --classifier_dropout'
       )
-    if self.accumulate > 1 and config.distance in ('mmd', 'jmmd'):
-      raise errors.UsageError(
-        f'--attention_alignment.distance={config.distance} takes no '
-        '--accumulate: it is of the whole batch'
-      )
     self.training_data = tuple(config.training_data.split(','))
     pairs = [pair for pair in _PAIRS if pair[1] in self.training_data]
     self.pairs = pairs if config.attention_weight else []
@@ -157,6 +152,8 @@ class Method(adaptation.AdaptationModel):
     backbone.check_maps(self.aligned)
     seen = {'source', *self.training_data, *(s for s, _ in self.pairs)}
     self.STREAMS = tuple(name for name in _DATA if name in seen)
+    if self.pairs and config.distance in ('mmd', 'jmmd'):
+      self.undivided = 'an MMD is of the images of a batch together'
 
   def cut_at(self, layer_name):
     super().cut_at(layer_name)
@@ -250,8 +247,7 @@ class Method(adaptation.AdaptationModel):
       posterior, 'target', batch, logits
     )
     loss = losses.expectation_maximization(posterior, logits, threshold)
-    count = float(posterior.shape[0])
-    return count * loss, tf.reduce_mean(tf.cast(kept, tf.float32))
+    return posterior.shape[0] * loss, tf.reduce_mean(tf.cast(kept, tf.float32))
 
   def _distance(self, batch, images, maps):
     """L_AT (Eq. 5), a sum."""
@@ -271,8 +267,7 @@ class Method(adaptation.AdaptationModel):
     ]
     theirs, ours = (tf.concat(x, axis=0) for x in zip(*pairs))
     maps = self._maps(references, theirs), self._maps(maps, ours)
-    mean = losses.map_distances(*maps, self.config.distance)
-    return float(ours.shape[0]) * mean
+    return ours.shape[0] * losses.map_distances(*maps, self.config.distance)
 
   def _maps(self, features, rows):
     """A list of [B, H, W, C] -> a list of [n, N], their attention at `rows`."""

@@ -177,11 +177,8 @@ class Method(adaptation.AdaptationModel):
   def __init__(self, *args, **kwargs):
     super().__init__(*args, **kwargs)
     config, num_classes = self.config, self.classifier.output_units
-    if self.accumulate > 1 and config.synchronization_weight:
-      raise errors.UsageError(
-        'gsda takes no --accumulate: L^syn is of sums over the whole batch; '
-        'with --gsda.synchronization_weight=0 it would'
-      )
+    if config.synchronization_weight:
+      self.undivided = 'L^syn is of sums over a batch'
     self.class_to_group = partition(num_classes, config.groups, self.seed)
     sizes = (1, int(self.class_to_group.max()) + 1, num_classes)
     used = config.levels.split(',')

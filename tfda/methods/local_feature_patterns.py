@@ -112,6 +112,7 @@ OWN_BASELINE = 'it classifies residuals to patterns, in two steps'
 class Method(adaptation.AdaptationModel):
   """Classify by patterns; confuse images and positions, in turns."""
 
+  undivided = 'its players take turns within a step'
   TURN = ('holistic_discriminator', 'local_discriminator')
   LOSS_TERMS = ('label', 'sparsity', 'holistic', 'local', *TURN)
 
@@ -122,12 +123,6 @@ class Method(adaptation.AdaptationModel):
       raise errors.UsageError(
         'local_feature_patterns takes no --bottleneck and no '
         '--classifier_dropout; it has --local_feature_patterns.dropout'
-      )
-    if self.accumulate > 1 and (config.holistic_weight or config.local_weight):
-      raise errors.UsageError(
-        'local_feature_patterns takes no --accumulate: its two players take '
-        'turns within a step; without them (holistic_weight=0, local_weight=0) '
-        'it would'
       )
     depth = self.backbone.feature_map_shape[-1]
     self.netvlad = None
@@ -150,9 +145,8 @@ class Method(adaptation.AdaptationModel):
 
   def _add_discriminator(self, name, width):
     units = [getattr(self.config, f'{name}_units_{i}') for i in (1, 2)]
-    added = discriminators.DomainDiscriminator(units, dropout_rate=0.0)
-    added.build([None, width])
-    self.discriminators[name] = added
+    self.discriminators[name] = discriminators.DomainDiscriminator(units, 0.0)
+    self.discriminators[name].build([None, width])
 
   def adapt(self, batches):
     """Makes the patterns centres of k-means on the source's local features."""
