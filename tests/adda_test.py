@@ -160,16 +160,7 @@ def test_players_have_one_rate_and_the_first_phase_its_multipliers(precision):
 
 
 def test_solves_the_toy_problem():
-  settings = harness.settings(
-    'adda',
-    steps=300,
-    batch_size=32,
-    optimizer='adam',
-    learning_rate=0.001,
-    learning_rate_alpha=0.0,
-    momentum=0.5,
-  )
-  run = harness.Run(settings, adda.Config())
+  run = harness.toy('adda')
   run.train(300)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9

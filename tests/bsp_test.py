@@ -124,10 +124,7 @@ def test_objective_is_that_of_cdan_and_the_penalty(conditioning):
 
 
 def test_solves_the_toy_problem():
-  run = harness.Run(
-    harness.settings('bsp', steps=300, batch_size=32),
-    bsp.Config(conditioning='none'),
-  )
+  run = harness.toy('bsp')
   run.train(300)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9

@@ -119,11 +119,7 @@ def test_two_replicas_weigh_as_one():
 
 
 def test_solves_the_toy_problem():
-  # At lambda = 1 its narrow discriminator takes twice as many steps.
-  run = harness.Run(
-    harness.settings('cdan', steps=300, batch_size=32),
-    cdan.Config(domain_weight=3.0),
-  )
+  run = harness.toy('cdan')
   run.train(300)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9

@@ -116,6 +116,11 @@ def narrow(method):
   return _NARROW.get(method, {})
 
 
+_ADAM = {
+  'optimizer': 'adam',
+  'learning_rate': 1e-3,
+  'learning_rate_alpha': 0.0,
+}
 # {method: (settings, settings of its Config)} with which it solves the toy
 # problem, and `source_only` does not.
 _SOLVED_BY = {
@@ -125,6 +130,16 @@ _SOLVED_BY = {
   # The tint keeps the classifier unsure of half of the target: all take part.
   'gsda': ({}, {'confidence_threshold': 0.0}),
   'tada': ({}, {}),
+  'adda': ({**_ADAM, 'momentum': 0.5}, {}),
+  'bsp': ({}, {'conditioning': 'none'}),
+  # At lambda = 1 the narrow discriminators of the next two are slower.
+  'cdan': ({}, {'domain_weight': 3.0}),
+  'mada': ({}, {'domain_weight': 3.0}),
+  # By plain SGD, its adversary of three layers does not follow in 300 steps.
+  'mdd': (_ADAM, {'adversarial_weight': 0.3}),
+  # By plain SGD the features, which no label loss trains, take longer.
+  'symnets': (_ADAM, {}),
+  'wdgrl': ({'steps': 100}, {'domain_weight': 1.0}),
   'attention_alignment': (
     {
       'steps': 150,

@@ -124,11 +124,7 @@ def test_domain_loss_at_extreme_features(run):
 
 
 def test_solves_the_toy_problem():
-  # At lambda = 1 its narrow discriminators are slower, as CDAN's.
-  run = harness.Run(
-    harness.settings('mada', steps=300, batch_size=32),
-    mada.Config(domain_weight=3.0),
-  )
+  run = harness.toy('mada')
   run.train(300)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9

@@ -123,16 +123,7 @@ def test_recipe_for_office_is_that_of_the_released_code(monkeypatch):
 
 
 def test_solves_the_toy_problem():
-  # By plain SGD, its adversary of three layers does not follow in 300 steps.
-  settings = harness.settings(
-    'mdd',
-    steps=300,
-    batch_size=32,
-    optimizer='adam',
-    learning_rate=0.001,
-    learning_rate_alpha=0.0,
-  )
-  run = harness.Run(settings, mdd.Config(adversarial_weight=0.3))
+  run = harness.toy('mdd')
   run.train(300)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9

@@ -183,16 +183,7 @@ def test_recipe_for_office_is_the_paper_s():
 
 
 def test_solves_the_toy_problem():
-  # By plain SGD the features, which no label loss trains, take longer.
-  settings = harness.settings(
-    'symnets',
-    steps=300,
-    batch_size=32,
-    optimizer='adam',
-    learning_rate=0.001,
-    learning_rate_alpha=0.0,
-  )
-  run = harness.Run(settings, symnets.Config())
+  run = harness.toy('symnets')
   run.train(300)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9

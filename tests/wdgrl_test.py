@@ -195,10 +195,7 @@ def test_settings_are_those_of_the_released_code():
 
 
 def test_solves_the_toy_problem():
-  run = harness.Run(
-    harness.settings('wdgrl', steps=100, batch_size=32),
-    wdgrl.Config(domain_weight=1.0),
-  )
+  run = harness.toy('wdgrl')
   run.train(100)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9

@@ -74,6 +74,7 @@ WITHOUT_ADAPTATION = Config(source_share=1.0)
 class Method(adaptation.AdaptationModel):
   """Classify the source; then make the target's features look like its."""
 
+  undivided = 'its players take turns within a step'
   LOSS_TERMS = ('label', 'mapping', 'discriminator')
 
   def __init__(self, *args, **kwargs):

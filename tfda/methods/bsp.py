@@ -73,6 +73,7 @@ WITHOUT_ADAPTATION = Config(spectral_weight=0.0, domain_weight=0.0)
 class Method(cdan.Method):
   """Classify the source; confuse the domains; keep the spectrum flat."""
 
+  undivided = 'singular values are of the images of a batch together'
   LOSS_TERMS = ('label', 'domain', 'spectral')
 
   def objective(self, batch, progress):

@@ -95,6 +95,8 @@ class Method(adaptation.AdaptationModel):
         self.classifier.output_units, *units, config.random_width
       )
     self.discriminator.build([None, self.feature_width])
+    if config.conditioning == 'multilinear_entropy':
+      self.undivided = 'its weights are divided by their mean over a batch'
 
   def scheduled(self, progress):
     factor = schedules.adaptation_factor(progress, self.config.gamma)

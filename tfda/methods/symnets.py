@@ -67,6 +67,7 @@ OWN_BASELINE = 'its features learn from two classifiers, by Eq. 6'
 class Method(adaptation.AdaptationModel):
   """Tell classes and domains in one; then confuse both classifiers."""
 
+  undivided = 'its players take turns within a step'
   CLASSIFIERS = ('label', 'source_label', 'domain')
   LOSS_TERMS = (
     *CLASSIFIERS, 'category_confusion', 'domain_confusion', 'entropy'

@@ -70,6 +70,7 @@ WITHOUT_ADAPTATION = Config(domain_weight=0.0)
 class Method(adaptation.AdaptationModel):
   """Classify the source; bring near what a critic finds far apart."""
 
+  undivided = 'its players take turns within a step'
   LOSS_TERMS = ('label', 'distance', 'penalty')
 
   def __init__(self, *args, **kwargs):
