@@ -140,6 +140,11 @@ _SOLVED_BY = {
   # By plain SGD the features, which no label loss trains, take longer.
   'symnets': (_ADAM, {}),
   'wdgrl': ({'steps': 100}, {'domain_weight': 1.0}),
+  'deep_coral': ({}, {}),
+  # The weights of the flag files of networks of random weights.
+  'dan': ({}, {'mmd_weight': 0.03}),
+  'rtn': ({}, {'entropy_weight': 0.1, 'mmd_weight': 0.1}),
+  'jan': ({}, {}),
   'attention_alignment': (
     {
       'steps': 150,
@@ -159,6 +164,9 @@ _SOLVED_BY = {
     },
   ),
 }
+
+
+SOLVABLE = tuple(_SOLVED_BY)
 
 
 def toy(method, **changed):

@@ -351,11 +351,11 @@ def test_step_that_overflows_changes_nothing_and_counts(accumulate):
   [
     *(
       (method, {'mixed_precision': precision}, {})
-      for method in ALL
+      for method in harness.SOLVABLE
       for precision in ('float16', 'bfloat16')
     ),
-    *((method, {}, {'jit_compile': True}) for method in ALL),
-    *((method, {}, {'steps_per_execution': 16}) for method in ALL),
+    *((method, {}, {'jit_compile': True}) for method in harness.SOLVABLE),
+    *((method, {}, {'steps_per_execution': 16}) for method in harness.SOLVABLE),
     ('dann', {'batch_size': 8, 'accumulate': 4}, {}),
     ('tada', {'batch_size': 8, 'accumulate': 4}, {}),
     ('attention_alignment', {'batch_size': 4, 'accumulate': 4}, {}),

@@ -61,6 +61,7 @@ WITHOUT_ADAPTATION = Config(mmd_weight=0.0)
 class Method(adaptation.AdaptationModel):
   """Classify the source; match means of the domains, layer by layer."""
 
+  undivided = 'an MMD is of the images of a batch together'
   LOSS_TERMS = ('label', 'mmd')
 
   def objective(self, batch, progress):

@@ -58,6 +58,7 @@ WITHOUT_ADAPTATION = Config(correlation_weight=0.0)
 class Method(adaptation.AdaptationModel):
   """Classify the source; bring the domains' covariances together."""
 
+  undivided = 'covariances are of the images of a batch together'
   LOSS_TERMS = ('label', 'correlation')
 
   def objective(self, batch, progress):

@@ -60,6 +60,7 @@ WITHOUT_ADAPTATION = Config(joint_mmd_weight=0.0)
 class Method(adaptation.AdaptationModel):
   """Classify the source; match features and predictions, jointly."""
 
+  undivided = 'an MMD is of the images of a batch together'
   LOSS_TERMS = ('label', 'joint_mmd')
 
   def scheduled(self, progress):

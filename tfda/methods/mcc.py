@@ -56,6 +56,7 @@ WITHOUT_ADAPTATION = Config(confusion_weight=0.0)
 class Method(adaptation.AdaptationModel):
   """Classify the source; confuse no classes of the target."""
 
+  undivided = 'class confusion is of the images of a batch together'
   LOSS_TERMS = ('label', 'confusion')
 
   def objective(self, batch, progress):

@@ -62,6 +62,7 @@ OWN_BASELINE = 'the features are trained by two classifiers'
 class Method(adaptation.AdaptationModel):
   """Two classifiers that differ on the target; features on which they agree."""
 
+  undivided = 'its players take turns within a step'
   LOSS_TERMS = ('label', 'discrepancy', 'generator_discrepancy')
 
   def __init__(self, *args, **kwargs):

@@ -62,6 +62,7 @@ WITHOUT_ADAPTATION = Config(residual=False, entropy_weight=0.0, mmd_weight=0.0)
 class Method(adaptation.AdaptationModel):
   """Classify the source by a residual; match fused features; be certain."""
 
+  undivided = 'an MMD is of the images of a batch together'
   LOSS_TERMS = ('label', 'entropy', 'mmd')
 
   def __init__(self, *args, **kwargs):

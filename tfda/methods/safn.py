@@ -72,6 +72,11 @@ class Method(adaptation.AdaptationModel):
 
   LOSS_TERMS = ('label', 'norm', 'entropy', 'source_norm', 'target_norm')
 
+  @property
+  def undivided(self):
+    stepwise = self.config.growth == 'stepwise'
+    return None if stepwise else 'the mean norm is of a batch'
+
   def objective(self, batch, progress):
     del progress
     source, target = batch['source'], batch['target']
