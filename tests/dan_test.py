@@ -98,11 +98,7 @@ def test_gradient_is_that_of_the_label_loss_and_of_each_layer_s_mmd():
 
 
 def test_solves_the_toy_problem():
-  """With the weight of the flag files of networks of random weights."""
-  run = harness.Run(
-    harness.settings('dan', steps=300, batch_size=32),
-    dan.Config(mmd_weight=0.03),
-  )
+  run = harness.toy('dan')
   run.train(300)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9

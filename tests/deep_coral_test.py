@@ -58,9 +58,7 @@ def test_one_image_is_refused():
 
 
 def test_solves_the_toy_problem():
-  run = harness.Run(
-    harness.settings('deep_coral', steps=300, batch_size=32),
-  )
+  run = harness.toy('deep_coral')
   run.train(300)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9

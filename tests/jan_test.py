@@ -85,7 +85,7 @@ def test_predictions_are_matched_through_the_softmax():
 
 
 def test_solves_the_toy_problem():
-  run = harness.Run(harness.settings('jan', steps=300, batch_size=32))
+  run = harness.toy('jan')
   run.train(300)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9

@@ -114,11 +114,7 @@ def test_residual_begins_small_and_is_not_in_the_ablation():
 
 
 def test_solves_the_toy_problem():
-  """With the weights of the flag files of networks of random weights."""
-  run = harness.Run(
-    harness.settings('rtn', steps=300, batch_size=32),
-    rtn.Config(entropy_weight=0.1, mmd_weight=0.1),
-  )
+  run = harness.toy('rtn')
   run.train(300)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9
