@@ -3,14 +3,16 @@ r"""A run of two workers, one of whom is killed again and again.
   python -m benchmarks.soak FOLDER [KILLS] > benchmarks/soak.json
 
 Each time a worker at random gets SIGKILL at a random moment; when the other has
-noticed, both start again. In the end they finish, and their weights are
-compared with those of an undisturbed run. A soak that was interrupted goes on
-in the same folder.
+noticed, both start again. One that still waits for the other to begin notices
+nothing: after half a minute it is killed too, as tools.launch does. In the end
+they finish, and their weights are compared with those of an undisturbed run. A
+soak that was interrupted goes on in the same folder.
 """
 
 import json
 import os
 import random
+import subprocess
 import sys
 import time
 
@@ -23,6 +25,7 @@ from tfda import checkpoints, run_directory
 _KILLS = 100
 _STEPS = 15_000
 _LONGEST = 15.0  # Seconds from the start to a kill, at most.
+_GRACE = 30.0  # Seconds in which the other is to notice.
 
 
 def _workers(run_dir):
@@ -45,6 +48,10 @@ def _kill_one(run_dir, chosen):
   time.sleep(seconds)
   workers[index].kill()
   began = time.monotonic()
+  try:
+    workers[1 - index].wait(_GRACE)
+  except subprocess.TimeoutExpired:
+    workers[1 - index].kill()
   ending = processes.finish(*workers)[1 - index]
   line = ending[1].splitlines()[-1] if ending[1] else ''
   return {
@@ -52,7 +59,6 @@ def _kill_one(run_dir, chosen):
     'after_seconds': round(seconds, 2),
     'noticed_seconds': round(time.monotonic() - began, 2),
     'exit_code': ending[0],
-    # As a user sees it: never a stack trace.
     'line': line,
     'is_traced': 'Traceback' in ending[1],
     'last_checkpoint': _last(run_dir)[1],
@@ -96,11 +102,13 @@ def main():
         'steps': _STEPS,
         'kills': len(done),
         'kills_of_the_chief': sum(kill['worker'] == 0 for kill in done),
+        'before_they_had_met': sum(k['exit_code'] < 0 for k in done),
         'largest_seconds_until_noticed': max(
-          kill['noticed_seconds'] for kill in done
+          k['noticed_seconds'] for k in done if k['exit_code'] >= 0
         ),
-        'exit_codes_of_the_other': sorted({k['exit_code'] for k in done}),
-        'lines_of_the_other': sorted({k['line'] for k in done}),
+        # As users see them.
+        'exit_codes': sorted({k['exit_code'] for k in done}),
+        'last_lines': sorted({k['line'] for k in done}),
         'stack_traces': sum(kill['is_traced'] for kill in done),
         'largest_difference_of_weights': _largest_difference(soaked, straight),
       },
