@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tests import data_files, harness, processes
-from tfda import checkpoints
+from tfda import checkpoints, launcher
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +102,23 @@ def test_terminated_worker_stops_all_at_one_step(undisturbed, tmp_path):
   for code, output in processes.finish(*processes.start_workers(run_dir)):
     assert code == 0, output
   assert_same(run_dir, undisturbed)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_worker_that_waits_for_the_others_can_be_stopped(number, tmp_path):
+  addresses = [f'localhost:{port}' for port in launcher.free_ports(2)]
+  alone = processes.start(
+    tmp_path / 'run',
+    '--strategy=multi_worker',
+    f'--workers={",".join(addresses)}',
+    '--worker_index=0',
+  )
+  assert f'waits for {addresses[1]}' in alone.stdout.readline()
+  alone.send_signal(number)
+  ((code, output),) = processes.finish(alone)
+  assert (code, output) == (
+    (130, 'interrupted\n') if number == signal.SIGINT else (-number, '')
+  )
 
 
 def test_chief_killed_while_it_writes_a_checkpoint(undisturbed, tmp_path):
@@ -230,7 +247,7 @@ def test_full_disk_in_export_leaves_no_version(undisturbed, tmp_path):
   )
   assert export.returncode == 1
   assert 'could not be written' in export.stderr.splitlines()[-1]
-  assert os.listdir(tmp_path / 'disk.kept' / 'models') == []
+  assert os.listdir(tmp_path / 'disk.kept') == []
 
 
 def test_launcher_starts_all_again_when_one_is_killed(undisturbed, tmp_path):

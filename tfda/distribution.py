@@ -8,8 +8,11 @@ import contextlib
 import functools
 import json
 import os
+import signal
 import socket
 import tempfile
+import threading
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -33,6 +36,8 @@ _LOST = (
   tf.errors.InternalError,
   tf.errors.DeadlineExceededError,
 )
+_POLL = 0.2  # Seconds between looks for another worker.
+_PATIENCE = 2.0  # Seconds for one of them.
 _TEXT_BYTES = 1 << 16  # Of what workers compare: flags and data, some 5 KiB.
 
 
@@ -77,26 +82,61 @@ def _tpu(settings):
 
 def _multi_worker(settings):
   addresses, index = cluster(settings)
-  _check_port(addresses[index])
-  if len(addresses) > 1:
-    print(
-      f'worker {index} of {len(addresses)} at {addresses[index]} waits for '
-      'the others',
-      flush=True,
-    )
+  _meet(addresses, index)
   resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
     tf.train.ClusterSpec({'worker': addresses}),
     task_type='worker',
     task_id=index,
     rpc_layer='grpc',
   )
+  handler = signal.getsignal(signal.SIGTERM)
   try:
-    return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
   except tf.errors.OpError as error:
     raise errors.RunError(
       f'the workers {", ".join(addresses)} did not find each other: '
       f'{str(error).splitlines()[0]}'
     ) from error
+  # TensorFlow's own, which is there now, lets the process live on.
+  if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGTERM, handler)
+  return strategy
+
+
+def _meet(addresses, index):
+  """Waits until all workers have begun.
+
+  In TensorFlow, which would wait too, no signal is heard, and a port that is in
+  use ends the process.
+  """
+  port = int(addresses[index].rpartition(':')[2])
+  try:
+    listener = socket.create_server(('', port))
+  except OSError as error:
+    raise errors.UsageError(
+      f'port {port} of this worker, {addresses[index]}, cannot be had: '
+      f'{error.strerror}; another process may have it'
+    ) from error
+  missing = [a for i, a in enumerate(addresses) if i != index]
+  if missing:
+    print(
+      f'worker {index} at {addresses[index]} waits for {", ".join(missing)}',
+      flush=True,
+    )
+  with listener:
+    while missing:
+      missing = [address for address in missing if not _answers(address)]
+      time.sleep(_POLL if missing else 0.0)
+
+
+def _answers(address):
+  """Whether somebody listens at host:port."""
+  host, _, port = address.rpartition(':')
+  try:
+    socket.create_connection((host, int(port)), _PATIENCE).close()
+  except OSError:  # No such host is one: its name may come with it.
+    return False
+  return True
 
 
 _STRATEGIES = {
@@ -161,21 +201,6 @@ def _tf_config():
       f'TF_CONFIG: not a cluster of workers with a task: {error}'
     ) from error
   return addresses, index
-
-
-def _check_port(address):
-  """TensorFlow's own server would end the process."""
-  port = int(address.rpartition(':')[2])
-  with socket.socket() as probe:
-    # As gRPC does: connections of a run before may linger.
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-      probe.bind(('', port))
-    except OSError as error:
-      raise errors.UsageError(
-        f'port {port} of this worker, {address}, cannot be had: '
-        f'{error.strerror}; another process may have it'
-      ) from error
 
 
 class Workers:
