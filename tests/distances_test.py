@@ -78,6 +78,19 @@ def test_too_few_images_have_no_distances():
   assert distances.measure(outputs(count=3), ['a', 'b']) is None
 
 
+def test_reliability_example():
+  labels = np.array([0, 0, 1, 0])
+  p = np.array([[0.75, 0.25], [0.75, 0.25], [0.75, 0.25], [0.6, 0.4]])
+  counts, confidences, accuracies = calibration.reliability(labels, np.log(p))
+  filled = np.flatnonzero(counts)
+  # (8/15, 9/15] and (11/15, 12/15].
+  np.testing.assert_array_equal(filled, [8, 11])
+  np.testing.assert_array_equal(counts[filled], [1, 3])
+  np.testing.assert_allclose(confidences[filled], [0.6, 0.75])
+  np.testing.assert_allclose(accuracies[filled], [1.0, 2.0 / 3.0])
+  assert np.isnan(np.delete(accuracies, filled)).all()
+
+
 def test_calibration_error_example():
   p = np.array([[0.75, 0.25], [0.75, 0.25], [0.25, 0.75], [0.4, 0.6]])
   labels = np.array([0, 1, 1, 1])

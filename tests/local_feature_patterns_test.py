@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tests import harness
 from tfda import backbones, errors, experiment, flag_config
-from tfda.evaluation import figures, patterns
+from tfda.evaluation import embeddings, figures, patterns
 from tfda.methods import local_feature_patterns
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -718,7 +718,7 @@ def test_pictures_of_distances_and_maps_are_of_the_features(monkeypatch):
 
   monkeypatch.setattr(figures, 'distributions', kept('distributions'))
   monkeypatch.setattr(figures, 'scatter', kept('scatter'))
-  monkeypatch.setattr(figures, 'map_features', lambda x, seed: x[:, :2])
+  monkeypatch.setattr(embeddings, 'map_features', lambda x, seed: x[:, :2])
   made['distances'].draw()
   samples, _ = drawn['distributions']
   assert [name for name, _ in samples] == [

@@ -1,6 +1,7 @@
 """tfda.evaluation.report: what the page says of runs written here."""
 
 import base64
+import html
 import html.parser
 import io
 import json
@@ -13,7 +14,7 @@ import PIL.Image
 import pytest
 
 from tfda import errors
-from tfda.evaluation import figures, report
+from tfda.evaluation import figures, pages, report
 from tools import report as tool
 
 _NAMES = ['cat', 'price $5^$', '<script>alert("dog")</script>']
@@ -160,17 +161,24 @@ class _Page(html.parser.HTMLParser):
       if image['alt'].startswith(start)
     ]
 
-  def table(self):
-    """[{column: cell}] of the table of runs."""
-    columns = self.all('th', scope='col')
-    heads = self.all('th', scope='row')
-    cells = self.all('td')
-    width = len(columns) - 1
-    assert len(cells) == width * len(heads)
-    return [
-      dict(zip(columns, [head, *cells[i * width : (i + 1) * width]]))
-      for i, head in enumerate(heads)
+  def alts_with(self, part):
+    """The alternative texts of sample images that have this in them."""
+    return [alt for alt in self.alts('') if ' image ' in alt and part in alt]
+
+  def table(self, caption='All runs'):
+    """[{column: cell}] of the table whose caption begins so."""
+    (start,) = re.findall(
+      f'<table[^>]*>\\s*<caption>{caption}.*?</table>', self.source, re.DOTALL
+    )
+    cells = [
+      [
+        ' '.join(html.unescape(re.sub('<[^>]*>', '', cell)).split())
+        for cell in re.findall('<t[hd].*?</t[hd]>', row, re.DOTALL)
+      ]
+      for row in re.findall('<tr>.*?</tr>', start, re.DOTALL)
     ]
+    assert {len(row) for row in cells} == {len(cells[0])}
+    return [dict(zip(cells[0], row)) for row in cells[1:]]
 
 
 @pytest.fixture(scope='module')
@@ -242,9 +250,12 @@ def test_two_runs_are_compared(two):
 
 
 def test_pictures(one, two):
-  # Accuracies, losses, learning rate, adaptation factor; matrix; two maps.
-  assert len(one[0].attributes('img')) == 5 + 2 * _SHOWN + 1 + 2
-  assert len(two[0].attributes('img')) == 6 + 2 * (2 * _SHOWN + 1 + 2)
+  # Accuracies, losses, learning rate, adaptation factor; images of each domain
+  # and least certain ones; matrix, reliability diagram, two maps.
+  of_run = 3 * _SHOWN + 1 + 1 + 2
+  assert len(one[0].attributes('img')) == 5 + of_run
+  changed = 1 + len(two[0].alts_with(' → '))  # Shares of classes; less certain.
+  assert len(two[0].attributes('img')) == 6 + 2 * of_run + changed
   for page in (one[0], two[0]):
     for image in page.attributes('img'):
       assert image['alt']
@@ -281,17 +292,24 @@ def test_structure(two):
   assert 'prefers-color-scheme: dark' in page.source
   assert page.all('h2') == [
     'Runs',
+    'What adaptation changed',
+    'Without target labels',
     'Learning curves',
     'Sample images',
     'Predictions by class',
+    'Calibration',
     'Features of both domains',
-    'Settings',
+    'Settings, environment and commands',
   ]
+  tables = len(page.attributes('table'))
+  assert tables > 3 and len(page.all('caption')) == tables
+  for landmark in ('header', 'nav', 'main'):
+    assert len(page.attributes(landmark)) == 1
 
 
 def test_samples_show_predictions_of_the_kept_images(one):
   page, kept, _ = one
-  shown = page.all('li')[-2 * _SHOWN :]
+  shown = page.all('li')[-3 * _SHOWN : -_SHOWN]
   images = page.attributes('img')[5 : 5 + 2 * _SHOWN]
   marks = set()
   for i, (text, image) in enumerate(zip(shown, images)):
@@ -319,11 +337,15 @@ def test_samples_show_predictions_of_the_kept_images(one):
 
 def test_target_without_labels(two):
   page, _ = two
-  (bars,) = page.alts('Bar chart')
+  (bars,) = page.alts('Bar chart of the predicted classes')
   assert f'{_TEST_IMAGES} unlabelled target images, dann, seed 3' in bars
   (matrix,) = page.alts('Confusion matrix')
   assert 'source_only' in matrix
-  alts = page.alts('target image without a label, predicted ')
+  alts = [
+    alt
+    for alt in page.alts('target image without a label, predicted ')
+    if 'entropy' not in alt
+  ]
   assert len(alts) == _SHOWN
   unmarked = [text for text in page.all('li') if text in _NAMES]
   assert [alt.split('predicted ')[1] for alt in alts] == unmarked
@@ -441,7 +463,7 @@ def test_pictures_of_the_method_are_shown_with_their_captions(tmp_path, one):
   path, _ = _write_run(str(tmp_path / 'run'), pictures=_PICTURES, seed=7)
   page = _Page(report.write([one[2], path], str(tmp_path / 'page.html')))
   # Old runs have no such entry, and nothing is said of them there.
-  assert page.all('h2')[-2:] == ['Inside the method', 'Settings']
+  assert page.all('h2')[-2] == 'Inside the method'
   section = page.source.split('<section id="method"')[1].split('</section>')[0]
   assert section.count('<h3>') == 1 and '<h3>dann, seed 7</h3>' in section
   assert page.all('a', href='#method') == ['Inside the method']
@@ -510,15 +532,15 @@ def test_tool_without_a_run():
 
 
 def test_numbers():
-  assert report.percent(0.1234) == '12.34%'
-  assert report.percent(None) == 'no labels'
-  assert report.number(2.29471) == '2.2947'
-  assert report.duration(12.29) == '12.3 s'
-  assert report.duration(59.96) == '1 min 00 s'
-  assert report.duration(3599.7) == '1 h 00 min'
-  assert report.duration(3725) == '1 h 02 min'
-  assert report.speed(1234.5) == '1,234'
-  assert report.speed(3.25) == '3.2'
+  assert pages.percent(0.1234) == '12.34%'
+  assert pages.percent(None) == 'no labels'
+  assert pages.number(2.29471) == '2.2947'
+  assert pages.duration(12.29) == '12.3 s'
+  assert pages.duration(59.96) == '1 min 00 s'
+  assert pages.duration(3599.7) == '1 h 00 min'
+  assert pages.duration(3725) == '1 h 02 min'
+  assert pages.speed(1234.5) == '1,234'
+  assert pages.speed(3.25) == '3.2'
 
 
 def test_rows_of_a_matrix():
@@ -570,33 +592,6 @@ def test_histogram_has_lighter_bars_behind(monkeypatch):
   assert [bar.get_width() for bar in axes.patches] == [0.5, 0.1, 0.2, 0.0]
   assert axes.get_xlabel() == 'weight'
   assert [t.get_text() for t in axes.get_yticklabels()] == ['a', 'b']
-
-
-def test_map_keeps_groups_apart_and_repeats():
-  random = np.random.default_rng(0)
-  groups = np.repeat([0, 1], 30)
-  features = random.normal(size=(60, 80)) + 20 * groups[:, None]
-  points = figures.map_features(features, seed=1)
-  np.testing.assert_array_equal(points, figures.map_features(features, seed=1))
-  centres = [points[groups == i].mean(axis=0) for i in (0, 1)]
-  for i in (0, 1):
-    near, far = (
-      np.linalg.norm(points[groups == i] - centre, axis=1)
-      for centre in (centres[i], centres[1 - i])
-    )
-    assert np.all(near < far)
-
-
-@pytest.mark.parametrize(
-  'features',
-  [
-    np.ones((20, 4)),
-    np.full((20, 4), np.nan),
-    np.random.default_rng(0).normal(size=(4, 4)),
-  ],
-)
-def test_nothing_to_map(features):
-  assert figures.map_features(features, seed=0) is None
 
 
 def test_large_images_become_small():

@@ -13,6 +13,7 @@ import dataclasses
 from typing import Optional
 
 from tfda import errors, flag_config
+from tfda.evaluation import embeddings
 from tfda.settings import check, setting
 
 
@@ -24,6 +25,14 @@ class Settings:
   )
   seed: int = setting(
     0, 'seed of the maps of the features', minimum=0, maximum=2**32 - 1
+  )
+  map: str = setting(
+    'tsne',
+    'how features are mapped; umap needs the package umap-learn',
+    choices=embeddings.KINDS,
+  )
+  points: int = setting(
+    400, 'of each domain in a map; a run keeps 1,000', minimum=5
   )
   attention: Optional[str] = setting(
     None, 'folder of images whose attention maps are drawn in place of the page'
@@ -58,7 +67,11 @@ def main(arguments):
     return
   from tfda.evaluation import report
 
-  print(report.write(runs, settings.out, settings.seed))
+  print(
+    report.write(
+      runs, settings.out, settings.seed, settings.map, settings.points
+    )
+  )
 
 
 def run():

@@ -24,12 +24,38 @@ def expected_calibration_error(labels, logits, bins=_BINS):
     logits: [N, C].
     bins: M.
   """
+  counts, confidences, accuracies = reliability(labels, logits, bins)
+  gaps = counts * np.abs(accuracies - confidences)
+  return float(np.nansum(gaps) / len(labels))
+
+
+def reliability(labels, logits, bins=_BINS):
+  """What a reliability diagram shows (Section 2): three arrays [M].
+
+  The numbers of images in the bins, their mean confidence and their accuracy,
+  both NaN in a bin without images. For example the images above: two bins with
+  images, of 1 and 3 images, confidence 0.6 and 0.75, accuracy 1 and 2/3.
+
+  Args:
+    labels: [N].
+    logits: [N, C].
+    bins: M.
+  """
   probabilities = special.softmax(logits, axis=1)
   confidence = probabilities.max(axis=1)
   right = probabilities.argmax(axis=1) == labels
   chosen = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-  gaps = np.bincount(chosen, right - confidence, minlength=bins)
-  return float(np.abs(gaps).sum() / len(labels))
+  counts = np.bincount(chosen, minlength=bins)
+  means = [
+    np.divide(
+      np.bincount(chosen, values, minlength=bins),
+      counts,
+      out=np.full(bins, np.nan),
+      where=counts > 0,
+    )
+    for values in (confidence, right)
+  ]
+  return (counts, *means)
 
 
 def fit_temperature(labels, logits):

@@ -16,7 +16,9 @@ from tfda.evaluation import (
 _BATCH = 500
 _BATCH_PIXELS = 64 * 224 * 224
 _KEPT = 1000  # Images of each domain whose features are kept.
-_SAMPLES = 24  # Of these, images kept themselves.
+# Of these, images kept themselves: small, and as many as fit.
+_IMAGE_SIDE = 96
+_IMAGE_BYTES = 4 << 20
 # Validators of every evaluation: the cheap ones, but for the accuracy, which is
 # there by its own name.
 WATCHED = tuple(
@@ -119,7 +121,7 @@ def evaluate(model, data, path):
       [N] (where there are any) of all test images; '_kept' [M] indices of up to
       1,000 of them, at random, with their '_features' [M, D] and, of a method
       that has a domain classifier, its '_domain_logits' [M]; '_images' of the
-      first 24 of those.
+      first of those, as many as `small_images` returns.
 
   Returns:
     The part of results.json that is about what the model does.
@@ -129,8 +131,9 @@ def evaluate(model, data, path):
   class_names = data['source', 'train'].class_names
   for side in ('source', 'target'):
     domain = data[side, 'test']
-    kept = found[f'{side}_kept'][:_SAMPLES]
-    images[f'{side}_images'] = domain.images[kept]
+    images[f'{side}_images'] = small_images(
+      domain.images, found[f'{side}_kept']
+    )
     accuracies[side] = found.accuracy(side)
     per_class[side] = None
     if domain.labels is not None:
@@ -146,6 +149,29 @@ def evaluate(model, data, path):
     'calibration': calibration.measure(found),
     **counts(data),
   }
+
+
+def small_images(images, kept):
+  """The first images for the report, no larger than 96 pixels and 4 MiB.
+
+  Args:
+    images: uint8 [N, H, W, 3], as domains have them.
+    kept: the numbers [M] of those of interest.
+
+  Returns:
+    uint8 [n, h, w, 3], n at most M.
+  """
+  height, width, channels = images.shape[1:]
+  scale = min(1.0, _IMAGE_SIDE / max(height, width))
+  size = [max(1, round(scale * x)) for x in (height, width)]
+  chosen = kept[: max(1, _IMAGE_BYTES // (size[0] * size[1] * channels))]
+  if scale == 1.0:
+    return images[chosen]
+  small = [
+    tf.image.resize(image[np.newaxis], size, method='area').numpy()
+    for image in images[chosen]
+  ]
+  return np.rint(np.concatenate(small)).astype(np.uint8)
 
 
 def counts(data):

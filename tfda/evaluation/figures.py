@@ -122,14 +122,15 @@ def histogram(counts, names, label, behind=None):
     counts: lengths of the bars [C].
     names: of the C classes.
     label: of the horizontal axis.
-    behind: lengths of lighter bars behind them [C]; None for none.
+    behind: lengths of lighter, wider bars behind them [C]; None for none.
   """
 
   def draw(figure):
     axes = figure.add_subplot()
     if behind is not None:
       axes.barh(np.arange(len(counts)), behind, color=COLORS[5], alpha=0.6)
-    axes.barh(np.arange(len(counts)), counts, color=COLORS[0])
+    height = 0.8 if behind is None else 0.4
+    axes.barh(np.arange(len(counts)), counts, height, color=COLORS[0])
     _name_classes(axes.set_yticks, names)
     axes.set_ylim(len(counts) - 0.5, -0.5)
     axes.set_xlabel(label)
@@ -179,6 +180,46 @@ def distributions(samples, label):
   return png(draw, (SIZE[0], SIZE[1] + 0.2 * len(samples)))
 
 
+def reliability(curves):
+  """Accuracy over confidence, beside the diagonal of who is well calibrated.
+
+  Args:
+    curves: [(name, counts, confidences, accuracies)] of bins, as of
+      calibration.reliability; a dot is the larger, the more images it stands
+      for.
+  """
+
+  def draw(figure):
+    from matplotlib import ticker
+
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color='#777777', linestyle=':', label='ideal')
+    for i, (name, counts, confidences, accuracies) in enumerate(curves):
+      filled = counts > 0
+      axes.plot(
+        confidences[filled],
+        accuracies[filled],
+        color=COLORS[i],
+        linestyle=('-', '--')[i % 2],
+        label=name,
+      )
+      axes.scatter(
+        confidences[filled],
+        accuracies[filled],
+        s=10 + 150 * counts[filled] / counts.sum(),
+        color=COLORS[i],
+        marker=_MARKERS[i],
+      )
+    axes.set_xlabel('confidence')
+    axes.set_ylabel('accuracy')
+    for axis in (axes.xaxis, axes.yaxis):
+      axis.set_major_formatter(ticker.PercentFormatter(1.0))
+    axes.grid(alpha=0.3)
+    _legend_below(figure, axes, columns=3)
+
+  return png(draw, SIZE)
+
+
 def scatter(points, groups, names, second):
   """A map of points without axes.
 
@@ -225,39 +266,6 @@ def scatter(points, groups, names, second):
 
   rows = math.ceil(len(names) / 5) if len(names) <= _LEGEND_CLASSES else 0
   return png(draw, (SIZE[0], 4.2 + 0.22 * rows))
-
-
-def map_features(features, seed, dimensions=50):
-  """Returns t-SNE coordinates [n, 2] of features [n, D].
-
-  They are first reduced to 50 dimensions by principal components.
-
-  Returns:
-    None where there is nothing to map: fewer than five points, all points
-    equal, or numbers that are not finite.
-  """
-  import threadpoolctl
-  from sklearn import decomposition, manifold
-
-  features = features.reshape(len(features), -1).astype(np.float32)
-  count, width = features.shape
-  if (
-    count < 5
-    or width < 2
-    or not np.isfinite(features).all()
-    or np.ptp(features, axis=0).max() == 0
-  ):
-    return None
-  # The threads of so small a job wait for each other: where other programs
-  # have the cores too, two take ten times as long as one.
-  with threadpoolctl.threadpool_limits(1):
-    if width > dimensions:
-      features = decomposition.PCA(
-        min(dimensions, count), svd_solver='randomized', random_state=seed
-      ).fit_transform(features)
-    return manifold.TSNE(
-      perplexity=min(30.0, (count - 1) / 3), init='pca', random_state=seed
-    ).fit_transform(features)
 
 
 def thumbnail(image, side=96):

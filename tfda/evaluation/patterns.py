@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfda import losses
-from tfda.evaluation import figures, pictures
+from tfda.evaluation import embeddings, figures, pictures
 
 _SIDES = ('source', 'target')
 _DRAWN = 8  # Images of each domain in the picture of assignments.
@@ -223,7 +223,7 @@ def _map(found):
 
   @functools.cache
   def points():
-    mapped = figures.map_features(features, seed=0)
+    mapped = embeddings.map_features(features, seed=0)
     # All are equal: they lie on one point of the map.
     return np.zeros([len(features), 2]) if mapped is None else mapped
 

@@ -17,7 +17,7 @@ from tfda import errors, run_directory
 _KEPT = ('results.json', 'metrics.csv')
 # Of flags.txt, lines that hold paths of the machine it ran on are not kept; of
 # the weights' path, the folder is not.
-_PATHS = ('#', '--data_dir=', '--run_dir=', '--cache_dir=', '--translation=')
+PATHS = ('#', '--data_dir=', '--run_dir=', '--cache_dir=', '--translation=')
 _WEIGHTS = '--backbone_weights='
 # Published accuracies on the target: Ganin & Lempitsky 2015, Table 1, the
 # second figure that of a later version; Kang et al. 2018, Table 1.
@@ -61,7 +61,7 @@ def collect(run_dir, name, results='results'):
     kept = [
       re.sub(f'^{_WEIGHTS}.*/', _WEIGHTS, line)
       for line in file
-      if not line.startswith(_PATHS)
+      if not line.startswith(PATHS)
     ]
   run_directory.write(os.path.join(out, 'flags.txt'), ''.join(kept))
   return out
