@@ -1,6 +1,7 @@
 """Runs from the first step to results.json: resume, signals, refusals."""
 
 import dataclasses
+import glob
 import io
 import json
 import os
@@ -127,9 +128,8 @@ def test_metrics_have_a_row_a_log_entry(finished):
 
 def test_tensorboard_has_scalars_and_samples_of_both_domains(finished):
   tags = set()
-  logs = os.path.join(finished, 'logs')
-  for name in os.listdir(logs):
-    for event in tf.compat.v1.train.summary_iterator(os.path.join(logs, name)):
+  for path in glob.glob(os.path.join(finished, 'logs', 'events*')):
+    for event in tf.compat.v1.train.summary_iterator(path):
       tags.update(value.tag for value in event.summary.value)
   assert {
     'loss/label',

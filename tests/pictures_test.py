@@ -1,5 +1,6 @@
 """What methods show of themselves: when it is drawn, and where it goes."""
 
+import glob
 import io
 import os
 import time
@@ -42,8 +43,7 @@ def settings(run_dir, **changed):
 def in_tensorboard(run):
   """{tag: [(step, first pixel)]} of the pictures in a run's logs."""
   found = {}
-  for name in sorted(os.listdir(run.logs)):
-    path = os.path.join(run.logs, name)
+  for path in sorted(glob.glob(os.path.join(run.logs, 'events*'))):
     for event in tf.compat.v1.train.summary_iterator(path):
       for value in event.summary.value:
         if value.tag.startswith('pictures/'):

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from tfda import errors, stopping
+from tfda import errors, stopping, summaries
 from tfda.data import pipeline
 from tfda.evaluation import pictures
 
@@ -84,6 +84,7 @@ class Trainer(tf.keras.callbacks.Callback):
     self._opened.enter_context(self._bar)
     if self._step == 0:
       self._write_samples()
+      self._write_settings()
     else:
       self._say(f'going on at step {self._step}')
     self._opened.enter_context(self._requests)
@@ -270,6 +271,7 @@ class Trainer(tf.keras.callbacks.Callback):
         png = picture.draw()
         self._run.write_picture(name, png)
         pictures.log(name, png)
+      summaries.write_end()
     return {name: picture.caption() for name, picture in made.items()}
 
   def _write_samples(self):
@@ -277,6 +279,24 @@ class Trainer(tf.keras.callbacks.Callback):
       for side in ('source', 'target'):
         samples = self._data[side, 'train'].images[:_SAMPLES]
         tf.summary.image(f'samples/{side}', samples, max_outputs=_SAMPLES)
+
+  def _write_settings(self):
+    """Tells TensorBoard's tabs of HParams and custom scalars of the run."""
+    model = self._adapted
+    with open(self._run.flags, encoding='utf-8', errors='replace') as file:
+      flags = file.read()
+    with self._writer.as_default(0):
+      summaries.write_settings(flags)
+      summaries.write_layout(
+        [
+          *model.SCORES,
+          *(f'loss/{name}' for name in model.averages.names),
+          'learning_rate',
+          *model.scheduled(model.progress()),
+          'images_per_second',
+          'seconds',
+        ]
+      )
 
   def _say(self, line):
     """A line above the bar; on standard output where there is no bar."""

@@ -9,6 +9,7 @@ import re
 import sys
 from typing import Optional
 
+import numpy as np
 import tensorflow as tf
 
 from tfda import (
@@ -25,7 +26,7 @@ from tfda import (
   semi_supervised,
 )
 from tfda.data import augmentation, frozen, pipeline, task
-from tfda.evaluation import evaluate
+from tfda.evaluation import evaluate, projector
 from tfda.settings import check, setting
 
 # Of the source, for methods that begin with its features: a small set may need
@@ -476,9 +477,12 @@ def _train(experiment, config, run, writing, workers):
     writing,
     workers,
   )
+  evaluation = evaluate.evaluate(model, data, writing.evaluation)
+  with np.load(writing.evaluation) as arrays:
+    projector.write(arrays, source.class_names, writing.logs)
   writing.write_results(
     experiment,
-    evaluate.evaluate(model, data, writing.evaluation),
+    evaluation,
     commit=commit,
     **measured,
   )

@@ -268,6 +268,13 @@ def scatter(points, groups, names, second):
   return png(draw, (SIZE[0], 4.2 + 0.22 * rows))
 
 
+def pillow(image):
+  """The PIL.Image of a uint8 image [H, W, 1 or 3]."""
+  import PIL.Image
+
+  return PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
 def thumbnail(image, side=96):
   """Returns (bytes, media type) of a uint8 image [H, W, 1 or 3], made smaller.
 
@@ -275,9 +282,7 @@ def thumbnail(image, side=96):
   """
   import PIL.Image
 
-  picture = PIL.Image.fromarray(
-    image[..., 0] if image.shape[-1] == 1 else image
-  )
+  picture = pillow(image)
   form = 'PNG' if max(picture.size) <= 48 else 'JPEG'
   picture.thumbnail((side, side), PIL.Image.Resampling.LANCZOS)
   buffer = io.BytesIO()
