@@ -32,7 +32,7 @@ class Settings:
     choices=embeddings.KINDS,
   )
   points: int = setting(
-    400, 'of each domain in a map; a run keeps 1,000', minimum=5
+    300, 'of each domain in a map; a run keeps 1,000', minimum=5
   )
   attention: Optional[str] = setting(
     None, 'folder of images whose attention maps are drawn in place of the page'

@@ -68,7 +68,9 @@ def of_all(runs):
 def of(run, baseline):
   """The Change from one finished.Run to another."""
   try:
-    compared = comparison.compare(run.path, baseline.path, _RESAMPLES)
+    compared = comparison.compare(
+      run.path, baseline.path, _RESAMPLES, (baseline.outputs, run.outputs)
+    )
   except errors.UsageError as error:
     reason = str(error).removeprefix(f'--compare={baseline.path}: ')
     return Change(run, baseline, reason)

@@ -61,13 +61,14 @@ class Comparison:
   warnings: tuple[str, ...]
 
 
-def compare(run_dir, baseline, resamples=1000):
+def compare(run_dir, baseline, resamples=1000, outputs=None):
   """Judges a run against another, as one without adaptation on the same data.
 
   Args:
     run_dir: path of a finished run.
     baseline: likewise.
     resamples: of the test images, for the intervals.
+    outputs: the Outputs of the baseline and of the run, where they are read.
 
   Returns:
     A Comparison.
@@ -76,7 +77,9 @@ def compare(run_dir, baseline, resamples=1000):
     UsageError: a run is not finished, or they are not of the same test images.
   """
   names = _check(run_dir, baseline)
-  before, after = (selection.read_outputs(x) for x in (baseline, run_dir))
+  before, after = outputs or (
+    selection.read_outputs(x) for x in (baseline, run_dir)
+  )
   for side in ('source', 'target'):
     counts = [len(x[f'{side}_logits']) for x in (before, after)]
     if counts[0] != counts[1]:
@@ -87,7 +90,10 @@ def compare(run_dir, baseline, resamples=1000):
 
   differences = []
   for name, validator in validators.VALIDATORS.items():
-    rows = [validator.rows(x) for x in (before, after)]
+    for x in (before, after):
+      if name not in x.rows:  # A baseline is that of several runs.
+        x.rows[name] = validator.rows(x)
+    rows = [x.rows[name] for x in (before, after)]
     if not any(x is None for x in rows):
       greater, statistic = validator.greater_is_better, validator.statistic
       differences.append(difference(name, *rows, greater, statistic, resamples))

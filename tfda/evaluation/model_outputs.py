@@ -22,10 +22,12 @@ class Outputs:
 
   Attributes:
     arrays: as in evaluation.npz; see evaluate.evaluate.
+    rows: of the validators that comparisons have asked for, by name.
   """
 
   def __init__(self, arrays):
     self.arrays = arrays
+    self.rows = {}
 
   def __getitem__(self, name):
     return self.arrays[name]

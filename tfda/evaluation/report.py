@@ -35,7 +35,7 @@ _STAGES = {
 _NOT_SCHEDULES = ('step', 'seconds', 'images_per_second')
 
 
-def write(run_dirs, out=None, seed=0, kind='tsne', points=400):
+def write(run_dirs, out=None, seed=0, kind='tsne', points=300):
   """Writes the page.
 
   Args:
@@ -109,7 +109,7 @@ def _command(runs, out, seed, kind, points):
   for name, value, default in (
     ('seed', seed, 0),
     ('map', kind, 'tsne'),
-    ('points', points, 400),
+    ('points', points, 300),
   ):
     if value != default:
       words.append(f'--{name}={value}')
