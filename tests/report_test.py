@@ -249,6 +249,39 @@ def test_two_runs_are_compared(two):
   assert headings[before + 1] == 'after adaptation: dann, seed 3'
 
 
+def test_seeds_are_grouped_and_hurt_is_a_red_line(tmp_path):
+  baseline, _ = _write_run(str(tmp_path / 'a'), method='source_only', seed=0)
+  runs = [baseline]
+  for seed, accuracy in ((1, 0.5), (2, 0.6), (3, 0.7)):
+    path, kept = _write_run(
+      str(tmp_path / str(seed)),
+      seed=seed,
+      accuracy={'source': 0.9, 'target': accuracy},
+      oracle=None,
+    )
+    kept['target_logits'] = np.roll(kept['target_logits'], 1, axis=1)
+    np.savez(os.path.join(path, 'evaluation.npz'), **kept)
+    runs.append(path)
+  page = _Page(report.write(runs, str(tmp_path / 'page.html')))
+  source_only, dann = page.table('Mean over seeds')
+  assert source_only['target accuracy'] == '54.32%'
+  assert dann['seeds'] == '1, 2, 3'
+  # 0.6 -+ 4.3027 * 0.1 / sqrt(3).
+  assert dann['target accuracy'] == '60.00% ± 10.00% 35.16% to 84.84%'
+  assert dann['source accuracy'] == '90.00% ± 0.00% 90.00% to 90.00%'
+  assert dann[_ORACLE] == '–'
+  warnings = [x for x in page.all('strong') if x.startswith('Warning')]
+  # At the top, and where the run is compared.
+  assert warnings == 2 * [
+    f'Warning: dann, seed {i} beside source_only, seed 0' for i in (1, 2, 3)
+  ]
+  hurt = [x for x in page.all('li') if x.startswith('adaptation hurt')]
+  assert len(hurt) == 6
+  verdicts = page.table('dann, seed 1 beside source_only, seed 0')
+  (accuracy,) = [x for x in verdicts if x['run'] == 'oracle target accuracy']
+  assert accuracy['verdict'] == 'worse'
+
+
 def test_pictures(one, two):
   # Accuracies, losses, learning rate, adaptation factor; images of each domain
   # and least certain ones; matrix, reliability diagram, two maps.
