@@ -78,7 +78,8 @@ def reference(run, experiment, model, count):
     count: of images, at most.
 
   Raises:
-    UsageError: the data cannot be read and the run is not finished.
+    UsageError: the data cannot be read, and the run is not finished or has
+      images above 96 pixels.
   """
   saved = None
   if run.finished():
@@ -88,7 +89,8 @@ def reference(run, experiment, model, count):
   try:
     domain = task.load(tested, model.read_size)['target', 'test']
   except errors.UsageError as error:
-    if saved is None:
+    # The images of large networks are saved smaller than they were seen.
+    if saved is None or saved['target_images'].shape[1] != model.read_size:
       raise
     rows = saved['target_kept'][: len(saved['target_images'])]
     images = saved['target_images'][:count]
