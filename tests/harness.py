@@ -166,9 +166,6 @@ _SOLVED_BY = {
 }
 
 
-SOLVABLE = tuple(_SOLVED_BY)
-
-
 def toy(method, **changed):
   """A Run that solves the toy problem in its `settings.steps`."""
   trained, config = _SOLVED_BY[method]
