@@ -342,7 +342,7 @@ def test_step_that_overflows_changes_nothing_and_counts(accumulate):
   assert (run.weights()[1] != before[1]).any()
 
 
-# The toy problem, of every kind of step there is: one player, several in one pass,
+# The toy problem, of every kind of step: one player, several in one pass,
 # alternating ones, phases. Three steps of all other methods are above.
 _TAUGHT = (
   'source_only',
