@@ -194,7 +194,9 @@ def test_reference_without_the_data_is_the_saved_images(restored, monkeypatch):
   monkeypatch.setattr(gate.task, 'load', fail)
   run, experiment, model = restored
   found = gate.reference(run, experiment, model, 2000)
-  assert len(found.images) == len(found.logits) == len(found.labels) == 24
+  with np.load(run.evaluation) as saved:
+    np.testing.assert_array_equal(found.images, saved['target_images'])
+  assert len(found.images) == len(found.logits) == len(found.labels)
   assert 'no such folder' in found.origin
   ours = model.infer(tf.constant(found.images, tf.float32))['logits']
   np.testing.assert_allclose(found.logits, ours, atol=1e-5)
