@@ -1,6 +1,7 @@
 """Trainings in processes of their own, for the tests that kill them."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,8 @@ def start(run_dir, *flags, more=(), cwd=ROOT, wrapper=()):
     [*wrapper, *command(run_dir, *flags, *more)],
     cwd=cwd,
     env={**os.environ, 'PYTHONPATH': ROOT},
+    # What a shell starts in the background ignores it, as do its children.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
