@@ -23,17 +23,6 @@ def test_linear_classifier_tells_domains_that_are_apart_alone():
   assert error == pytest.approx(0.159, abs=0.04)
 
 
-def test_correlation_distance_example():
-  source, target = np.array([[0.0], [2.0]]), np.array([[0.0], [4.0]])
-  assert distances.correlation_distance(source, target) == 9.0
-  # Off the diagonal too: [[1, 1], [1, 1]] against [[1, -1], [-1, 1]] times 2.
-  source = np.array([[1.0, 1.0], [-1.0, -1.0]])
-  target = source * [1.0, -1.0]
-  assert distances.correlation_distance(source, target) == pytest.approx(
-    2 * 4.0**2 / (4 * 2**2)
-  )
-
-
 def test_centroid_distance_example_and_classes_without_images():
   source = np.array([[-1.0], [1.0], [7.0], [9.0]])
   found = distances.centroid_distances(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import numeric
 from tfda import errors
 from tfda.layers import netvlad
 
@@ -42,25 +43,6 @@ def encoding_by_loops(features, patterns, decay):
   return whole / math.sqrt(sum(whole**2))
 
 
-def gradients(function, *inputs):
-  inputs = [tf.constant(x) for x in inputs]
-  with tf.GradientTape() as tape:
-    tape.watch(inputs)
-    value = function(*inputs)
-  return value.numpy(), [g.numpy() for g in tape.gradient(value, inputs)]
-
-
-def finite_differences(function, x, step=1e-6):
-  gradient = np.zeros_like(x)
-  for i in np.ndindex(x.shape):
-    moved = x.copy()
-    moved[i] += step
-    above = function(moved)
-    moved[i] -= 2.0 * step
-    gradient[i] = (above - function(moved)) / (2.0 * step)
-  return gradient
-
-
 def made(patterns, shape=(None, 2, 3), **settings):
   patterns = np.asarray(patterns)
   layer = netvlad.NetVLAD(len(patterns), **settings)
@@ -94,25 +76,25 @@ def test_gradient_of_the_soft_assignment(decay):
   def reference(features, patterns):
     return (weights * assignment_by_loops(features, patterns, decay)).sum()
 
-  _, (to_features, to_patterns) = gradients(
+  _, (to_features, to_patterns) = numeric.gradients(
     lambda f, c: tf.reduce_sum(weights * netvlad.soft_assignment(f, c, decay)),
     features,
     patterns,
   )
   np.testing.assert_allclose(
     to_features,
-    finite_differences(lambda f: reference(f, patterns), features),
+    numeric.finite_differences(lambda f: reference(f, patterns), features),
     atol=1e-8,
   )
   np.testing.assert_allclose(
     to_patterns,
-    finite_differences(lambda c: reference(features, c), patterns),
+    numeric.finite_differences(lambda c: reference(features, c), patterns),
     atol=1e-8,
   )
 
 
 def test_one_pattern_gets_all():
-  shares, (to_features, _) = gradients(
+  shares, (to_features, _) = numeric.gradients(
     lambda f, c: netvlad.soft_assignment(f, c, PUBLISHED),
     normal(3, 4),
     normal(1, 4, seed=1),
@@ -272,7 +254,7 @@ def test_gradient_flows_through_the_residuals_where_assignments_are_decided():
     sums = netvlad._aggregate(*netvlad._centred(features, patterns), shares)
     return tf.reduce_sum(weights * sums)
 
-  _, (to_features, to_patterns) = gradients(loss, features, patterns)
+  _, (to_features, to_patterns) = numeric.gradients(loss, features, patterns)
   np.testing.assert_allclose(to_features, [[[1, 2], [1, 2], [3, 4]]], rtol=1e-5)
   np.testing.assert_allclose(to_patterns, [[-2, -4], [-3, -4]], rtol=1e-5)
 
@@ -295,12 +277,14 @@ def test_gradient_of_the_encoding(decay):
   image = np.float64(features.reshape(6, 4))
   np.testing.assert_allclose(
     np.reshape(to_features, [6, 4]),
-    finite_differences(lambda x: reference(x, patterns), image),
+    numeric.finite_differences(lambda x: reference(x, patterns), image),
     atol=1e-4,
   )
   np.testing.assert_allclose(
     to_patterns,
-    finite_differences(lambda c: reference(image, c), np.float64(patterns)),
+    numeric.finite_differences(
+      lambda c: reference(image, c), np.float64(patterns)
+    ),
     atol=1e-4,
   )
 

@@ -254,14 +254,15 @@ class Workers:
       sums = self._strategy.experimental_local_results(self._sum(value))
       variable.assign(sums[0])
 
-  def agree(self, facts):
-    """Raises UsageError unless every worker has the chief's facts.
+  def agree(self, find):
+    """Raises UsageError unless every worker finds what the chief does.
 
     Args:
-      facts: {name: text}, of the settings and of the data.
+      find: () -> {name: text}, of the settings or of the data.
     """
     if self.count == 1:
       return
+    facts = find()
     chief = json.loads(self._from_chief(json.dumps(facts)))
     differing = [
       f'{name} is {facts.get(name)}, {chief.get(name)} on the chief'
@@ -309,13 +310,18 @@ class Workers:
       UsageError: other workers have other settings, code or data.
       RunError: one of them was lost, here or in the body of `with`.
     """
-    shared = {f'--{k}': v for k, v in flags.items() if k not in _LOCAL}
-    last = checkpoints.paths(run.checkpoints)[-1:]
-    shared['the last checkpoint'] = str([os.path.basename(p) for p in last])
-    shared['the commit'] = str(run_directory.commit())
+
+    def facts():
+      last = checkpoints.paths(run.checkpoints)[-1:]
+      return {
+        **{f'--{k}': v for k, v in flags.items() if k not in _LOCAL},
+        'the last checkpoint': str([os.path.basename(p) for p in last]),
+        'the commit': str(run_directory.commit()),
+      }
+
     with contextlib.ExitStack() as stack:
       try:
-        self.agree(shared)
+        self.agree(facts)
         if self.is_chief:
           yield run
         else:

@@ -428,7 +428,7 @@ def _train(experiment, config, run, writing, workers):
   # The size is known from the network, the number of classes from the data.
   image_size = backbones.image_size(experiment.backbone, experiment.image_size)
   data = task.load(experiment, read_size(experiment, image_size))
-  workers.agree(task.digests(data))
+  workers.agree(lambda: task.digests(data))
   source, target = data['source', 'train'], data['target', 'train']
   model = build(experiment, config, len(source.class_names))
   pipeline.check(

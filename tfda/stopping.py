@@ -78,10 +78,11 @@ class StopRequests:
 
     Not among several workers, who would wait for each other.
     """
-    if self._workers.count == 1 and self._received:
-      raise Stopped
-    self._is_interruptible = self._workers.count == 1
     try:
+      # In this order: a signal between the two is heard.
+      self._is_interruptible = self._workers.count == 1
+      if self._is_interruptible and self._received:
+        raise Stopped
       yield
     finally:
       self._is_interruptible = False

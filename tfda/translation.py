@@ -243,7 +243,7 @@ def _train(settings, run, writing, workers):
   experiment.check_compiled(settings)
   size = settings.image_size
   data = task.load(settings, experiment.read_size(settings, size))
-  workers.agree(task.digests(data))
+  workers.agree(lambda: task.digests(data))
   model = build(settings)
   replicas = tf.distribute.get_strategy().num_replicas_in_sync
   pipeline.check(

@@ -33,10 +33,11 @@ def parser():
 def main(arguments):
   from tfda import launcher
 
-  places = [i for i, word in enumerate(arguments) if not word.startswith('-')]
-  if not places or arguments[places[0]] not in _TOOLS:
+  places = [i for i, word in enumerate(arguments) if word in _TOOLS]
+  if not places:
     raise errors.UsageError(f'one of {", ".join(_TOOLS)} is to be launched')
-  groups, _ = parser().parse(arguments[: places[0]])
+  groups, words = parser().parse(arguments[: places[0]])
+  flag_config.refuse(words)
   settings = groups['launch']
   # Where this tool is: beside tfda in a checkout, inside in a wheel.
   module = f'{__spec__.parent}.{arguments[places[0]]}'

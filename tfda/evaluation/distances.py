@@ -50,24 +50,6 @@ def linear_domain_error(source, target):
   return float(validators.domain_errors(of_source, of_target).mean())
 
 
-def correlation_distance(source, target):
-  """Squared distance of covariances: Sun & Saenko 2016 (Deep CORAL), Eq. 1.
-
-    ||C_s - C_t||_F^2 / (4 D^2),  C = (F - mean)^T (F - mean) / (n - 1)
-
-  For example source = [[0], [2]], target = [[0], [4]]: C = 2 and 8, 36 / 4 = 9.
-
-  Args:
-    source, target: [N, D], [M, D], N and M at least 2.
-  """
-  covariances = [
-    np.atleast_2d(np.cov(features, rowvar=False))
-    for features in (source, target)
-  ]
-  difference = covariances[0] - covariances[1]
-  return float(np.sum(difference**2) / (4.0 * difference.shape[0] ** 2))
-
-
 def centroid_distances(source, source_labels, target, target_labels, classes):
   """How far each class has moved, in units of how wide classes are.
 
@@ -106,7 +88,8 @@ def measure(outputs, class_names):
   Returns:
     'proxy_a_distance', of the linear SVM, and 'discriminator_a_distance', of
     the method's own domain classifier on test images (None without one);
-    'squared_mmd' (losses.multi_kernel_mmd); 'correlation_distance';
+    'squared_mmd' (losses.multi_kernel_mmd); 'correlation_distance'
+    (losses.correlation_alignment);
     'centroid_distance', {class: of predicted target classes, None where there
     is no image}, and 'oracle_centroid_distance', of the target's labels (None
     without). None for all where a domain has fewer than four images.
@@ -137,7 +120,7 @@ def measure(outputs, class_names):
     'proxy_a_distance': a_distance(linear_domain_error(source, target)),
     'discriminator_a_distance': None if error is None else a_distance(error),
     'squared_mmd': float(losses.multi_kernel_mmd(source, target)),
-    'correlation_distance': correlation_distance(source, target),
+    'correlation_distance': float(losses.correlation_alignment(source, target)),
     'centroid_distance': by_class(outputs.kept('target_logits').argmax(axis=1)),
     'oracle_centroid_distance': oracle,
   }
