@@ -1,5 +1,6 @@
 """What a written model must pass before it is published, and the refusals."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -44,6 +45,24 @@ LOGITS = np.array([[0.0, 1.0, 2.0], [3.0, 0.0, 0.0], [1.0, 1.0, -1.0]])
 
 def test_same_answers_pass():
   assert gate.compare(answers(LOGITS), reference(LOGITS), NAMES, 1e-5) < 1e-7
+
+
+def test_logits_are_divided_for_probabilities():
+  # softmax([ln 9, 0] / 2) = softmax([ln 3, 0]) = [3/4, 1/4].
+  logits = np.log([[9.0, 1.0, 1e-9]])
+  calibrated = dataclasses.replace(reference(logits), divisor=2.0)
+  found = answers(logits / 2.0)
+  np.testing.assert_allclose(
+    found['classify/scores'], [[0.75, 0.25, 0.0]], atol=1e-4
+  )
+  assert gate.compare(found, calibrated, NAMES, 1e-5) < 1e-7
+  for ours, theirs in [
+    (found, reference(logits)),
+    (answers(logits), calibrated),
+  ]:
+    # 9/10 is another probability.
+    with pytest.raises(errors.RunError, match='by 0.15 in a probability'):
+      gate.compare(ours, theirs, NAMES, 1e-5)
 
 
 def test_largest_difference_of_a_probability_counts():

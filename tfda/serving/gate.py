@@ -34,12 +34,14 @@ class Reference:
     logits: float32 [N, C].
     labels: integers [N], or None.
     origin: what images they are, for a report.
+    divisor: by what logits are divided for probabilities.
   """
 
   images: np.ndarray
   logits: np.ndarray
   labels: Optional[np.ndarray]
   origin: str
+  divisor: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +157,7 @@ def compare(found, expected, class_names, tolerance):
   Returns:
     The largest difference of a probability.
   """
-  probabilities = softmax(expected.logits)
+  probabilities = softmax(expected.logits / expected.divisor)
   ordered = np.sort(probabilities, axis=-1)[:, ::-1]
   best = probabilities.argmax(axis=-1)
   # Where rounding may choose between two classes, both are right.
