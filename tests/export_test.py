@@ -274,9 +274,11 @@ def test_calibrated_export_passes_the_gate(
   out = tmp_path / 'parts'
   words = f'--run_dir={run_dir}', f'--out={out}', '--checked_images=64'
   more = '--optimize=float16', '--margin=0.5', '--calibrate'
+  more = *more, f'--compare={run_dir}'  # As good as itself.
   assert tiny_run.call(export_tool, monkeypatch, *words, *more) == 0
   told = capsys.readouterr().err
   assert ': divides the logits' in told and 'checked on 64' in told
+  assert 'negative transfer' not in told and 'warning' not in told
   assert calibration(out / '1')['applied'] is True
   copy = tmp_path / 'unfinished'
   shutil.copytree(run_dir, copy)

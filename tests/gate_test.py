@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import tiny_run
+from tests import saved_outputs, tiny_run
 from tfda import errors
 from tfda.serving import export, gate, restore, versions
 from tools import export as export_tool
@@ -175,6 +175,20 @@ def test_negative_transfer_is_refused(runs):
     gate.check_transfer(collapsed, plain)
   with pytest.raises(errors.UsageError, match='its target is u, not t'):
     gate.check_transfer(adapted, runs('other', 0.9, 1.0, 'u'))
+
+
+def test_all_validators_warn_of_negative_transfer(tmp_path):
+  made = saved_outputs.outputs(shift=1.0)
+  plain = saved_outputs.write_run(tmp_path / 'before', made)
+  made.arrays['target_logits'][:100] *= -1.0  # A quarter of them.
+  made.arrays.pop('target_labels')  # Nor is it told by labels.
+  hurt = saved_outputs.write_run(tmp_path / 'after', made)
+  (line,) = gate.warnings(hurt, plain)
+  assert line.startswith('warning: more validators are worse (')
+  assert gate.warnings(plain, plain) == []
+  os.remove(os.path.join(plain, 'evaluation.npz'))
+  (line,) = gate.warnings(hurt, plain)
+  assert line.startswith('not compared image by image: ')
 
 
 @pytest.fixture(scope='module')

@@ -105,8 +105,11 @@ def export(run_dir, out=None, settings=None):
     RunError: see `save`, and gate.py.
   """
   settings = settings or Settings()
-  if settings.compare and not settings.force:
-    gate.check_transfer(os.fspath(run_dir), settings.compare)
+  if settings.compare:
+    if not settings.force:
+      gate.check_transfer(os.fspath(run_dir), settings.compare)
+    for line in gate.warnings(os.fspath(run_dir), settings.compare):
+      _tell(line)
   run, experiment, model = restore.restore(run_dir)
   if settings.data_dir:
     experiment = dataclasses.replace(experiment, data_dir=settings.data_dir)
