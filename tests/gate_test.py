@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import shutil
+import threading
+import time
 import types
 
 import numpy as np
@@ -281,6 +283,42 @@ def test_versions_are_whole_and_the_highest_are_kept(tmp_path):
   with pytest.raises(ZeroDivisionError), versions.writing(out):
     _ = 1 / 0
   assert sorted(os.listdir(out), key=int) == ['10', '11', '12']
+
+
+def test_a_reader_never_sees_half_a_version(tmp_path):
+  """While versions come and go, as a server polls."""
+  out, names = str(tmp_path), [f'part{i}' for i in range(6)]
+  halves, polls, done = [], [], threading.Event()
+
+  def poll():
+    while not done.is_set():
+      for number in versions.numbers(out):
+        found = [
+          os.path.exists(os.path.join(out, str(number), name)) for name in names
+        ]
+        # One that has gone meanwhile is no half.
+        if not all(found) and number in versions.numbers(out):
+          halves.append(number)
+        polls.append(number)
+      time.sleep(1e-3)
+
+  reader = threading.Thread(target=poll)
+  reader.start()
+  try:
+    for _ in range(10):
+      with versions.writing(out) as temporary:
+        written = os.path.join(temporary, 'model')
+        os.mkdir(written)
+        for name in names:
+          with open(os.path.join(written, name), 'w') as file:
+            file.write(name)
+        versions.publish(written, out)
+      versions.prune(out, 2)
+  finally:
+    done.set()
+    reader.join()
+  assert not halves and len(set(polls)) > 2
+  assert sorted(map(int, os.listdir(out))) == [9, 10]
 
 
 def test_settings_are_checked():
