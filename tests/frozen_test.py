@@ -53,7 +53,8 @@ def test_cut_network_is_the_network(name, layer, shape):
   stored = backbone.prefix(images)
   assert stored.shape == (3, *shape)
   assert backbone.is_stored(stored) and not backbone.is_stored(images)
-  atol = 1e-5 * np.abs(before).max()
+  # Kernels of some processors round a graph of two halves apart by 2e-5.
+  atol = 1e-4 * np.abs(before).max()
   for inputs in (stored, images):
     joined = backbone.feature_map(inputs)
     np.testing.assert_allclose(joined, before, rtol=1e-5, atol=atol)
