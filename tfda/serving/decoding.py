@@ -89,6 +89,17 @@ def reason(message):
   return found.group() if found else message.splitlines()[0]
 
 
+def _apart(function):
+  """A function that stays one operation in a graph.
+
+  Of a branch that is not taken every operation is passed by, which of the rare
+  ones here takes 4 % of the time of a small photograph.
+  """
+  return tf.function(
+    function, autograph=False, experimental_attributes={'_noinline': True}
+  )
+
+
 def _read(file, size, max_pixels):
   is_png = tf.equal(tf.strings.substr(file, 0, len(_PNG_START)), _PNG_START)
   pixels = tf.cond(
@@ -114,6 +125,7 @@ def _jpeg(file, max_pixels):
   )
 
 
+@_apart
 def _png(file, max_pixels):
   header = _Bytes(tf.strings.substr(file, 0, 26))
   width, height = header.number(16, 4), header.number(20, 4)
@@ -164,6 +176,7 @@ def _over_black(rgba):
   )
 
 
+@_apart
 def _upright(pixels, exif):
   """Turns an image as the Exif data say; '' for none."""
   orientation = _orientation(exif)
