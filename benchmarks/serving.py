@@ -6,7 +6,8 @@ RUN is any run, FOLDER holds JPEG photographs. Prints the latency (median and
 99th percentile, ms) and images/s of every signature for several batch sizes,
 through the loaded SavedModel, beside the Keras model on the same pixels; and
 decoding as the graph does it (serving/decoding.py) beside a bare parallel loop
-of tf.io.decode_jpeg and the same resizing. All are interleaved.
+of tf.io.decode_jpeg and the same resizing. All are interleaved, --rounds=N
+times (200 if not set; of fewer than 100 the 99th percentile is the slowest).
 """
 
 import argparse
@@ -26,7 +27,7 @@ from tfda.data import images as image_files
 from tfda.serving import decoding, export, module, restore
 
 _BATCHES = (1, 8, 64)
-_ROUNDS = 40
+_ROUNDS = 200
 
 
 def _example(file):
@@ -35,10 +36,10 @@ def _example(file):
   return tf.train.Example(features=features).SerializeToString()
 
 
-def _interleaved(calls):
+def _interleaved(calls, rounds):
   """{name: seconds of every round}, the first left out."""
   seconds = {name: [] for name in calls}
-  for _ in range(_ROUNDS + 1):
+  for _ in range(rounds + 1):
     for name, call in calls.items():
       start = time.perf_counter()
       call()
@@ -54,7 +55,7 @@ def _figures(seconds, count):
   }
 
 
-def _latencies(model, loaded, files, pixels):
+def _latencies(model, loaded, files, pixels, rounds):
   signatures = loaded.signatures
   found = {}
   for count in _BATCHES:
@@ -69,17 +70,20 @@ def _latencies(model, loaded, files, pixels):
       'classify': tf.constant([_example(file) for file in encoded]),
       'embed': numbers,
     }
-    calls = {
-      name: functools.partial(function, given.get(name, numbers))
-      for name, function in signatures.items()
-    }
+    calls = {}
+    for name, function in signatures.items():
+      # By name: else TensorFlow first writes the error that it has none, with
+      # all the numbers and files in it, which takes longer than the answer.
+      (argument,) = function.structured_input_signature[1]
+      inputs = {argument: given.get(name, numbers)}
+      calls[name] = functools.partial(function, **inputs)
     calls['keras'] = lambda x=numbers: model.infer(model.prepare(x))
-    for name, seconds in _interleaved(calls).items():
+    for name, seconds in _interleaved(calls, rounds).items():
       found.setdefault(name, {})[count] = _figures(seconds, count)
   return found
 
 
-def _decoding(files, size):
+def _decoding(files, size, rounds):
   def bare_one(file):
     pixels = tf.io.decode_jpeg(file, 3, dct_method='INTEGER_ACCURATE')
     resized = image_files.resize(pixels[tf.newaxis], size)[0]
@@ -96,7 +100,8 @@ def _decoding(files, size):
   encoded = tf.constant(files[: _BATCHES[-1]])
   decode = decoding.decoder(size, 10**8)
   seconds = _interleaved(
-    {'in_graph': lambda: decode(encoded), 'bare': lambda: bare(encoded)}
+    {'in_graph': lambda: decode(encoded), 'bare': lambda: bare(encoded)},
+    rounds,
   )
   medians = {name: statistics.median(s) for name, s in seconds.items()}
   return {
@@ -115,6 +120,7 @@ def main():
   )
   parser.add_argument('--run_dir', required=True)
   parser.add_argument('--photos', required=True)
+  parser.add_argument('--rounds', type=int, default=_ROUNDS)
   arguments = parser.parse_args()
   run, experiment, model = restore.restore(arguments.run_dir)
   files = []
@@ -129,9 +135,10 @@ def main():
       'backbone': experiment.backbone,
       'image_size': model.read_size,
       'signatures': _latencies(
-        model, tf.saved_model.load(version), files, pixels
+        model, tf.saved_model.load(version), files, pixels, arguments.rounds
       ),
-      'decoding': _decoding(files, model.read_size),
+      'decoding': _decoding(files, model.read_size, arguments.rounds),
+      'rounds': arguments.rounds,
       'machine': platform.processor() or platform.machine(),
       'cores': os.cpu_count(),
       'commit': run_directory.commit(),

@@ -1,6 +1,7 @@
 """The client against a server on loopback: TF Serving where there is one."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -101,6 +102,25 @@ def test_waits_double(server, folder, monkeypatch):
     [folder], settings(server, 'grpc', batch_size=9, first_wait=0.5)
   )
   assert waits == [0.5, 1.0, 2.0]
+
+
+def test_bar_counts_the_images_of_many_requests(server, folder, monkeypatch):
+  bars, made = [], client.tqdm.tqdm
+
+  def bar(**options):
+    bars.append(options)
+    shown = made(**{**options, 'disable': False}, file=io.StringIO())
+    monkeypatch.setattr(shown, 'close', lambda: bars.append(shown.n))
+    return shown
+
+  monkeypatch.setattr(client.tqdm, 'tqdm', bar)
+  client.predict([folder], settings(server, 'grpc'), progress=True)
+  monkeypatch.setattr(client, '_BAR_FROM', 2)
+  client.predict([folder], settings(server, 'grpc'), progress=True)
+  few, _, many, counted = bars
+  # None: where it is written to a terminal.
+  assert few['disable'] is True and many['disable'] is None
+  assert many['total'] == counted == 7
 
 
 @pytest.mark.parametrize('protocol', PROTOCOLS)

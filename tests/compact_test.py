@@ -82,6 +82,15 @@ def test_tflite_answers_as_the_run(model, tmp_path):
   assert sizes['dynamic_range'] < 0.3 * sizes['none']
 
 
+def test_tflite_divides_logits_for_probabilities(model, tmp_path):
+  images = noise(5, 16, 16, 3)
+  logits = model.infer(tf.constant(images, tf.float32))['logits']
+  compact.write(model, 'none', 'tflite', tmp_path, divisor=0.1)
+  found, _ = compact.probabilities(tmp_path, 'tflite', images)
+  np.testing.assert_allclose(found, tf.nn.softmax(10.0 * logits), atol=1e-4)
+  assert abs(found - tf.nn.softmax(logits)).numpy().max() > 0.01
+
+
 def test_onnx_answers_as_the_run_where_its_packages_are(model, tmp_path):
   pytest.importorskip('onnxruntime')
   pytest.importorskip('tf2onnx')
@@ -125,7 +134,8 @@ def test_tool_writes_tflite(run_dir, tmp_path, monkeypatch, capsys):
   words = f'--run_dir={run_dir}', f'--out={out}', '--checked_images=64'
   assert tiny_run.call(export_tool, monkeypatch, *words, '--format=tflite') == 0
   assert capsys.readouterr().out == f'{out}/1\n'
-  assert sorted(os.listdir(out / '1')) == ['labels.txt', 'model.tflite']
+  names = ['calibration.json', 'labels.txt', 'model.tflite']
+  assert sorted(os.listdir(out / '1')) == names
   assert (out / '1' / 'labels.txt').read_text().split() == list('0123456789')
 
 

@@ -1,6 +1,8 @@
 """The SavedModel: its numbers, what is in it, and how it is published."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 from tests import tiny_run
-from tfda import errors
+from tfda import errors, run_directory
 from tfda.data import images as image_files
-from tfda.serving import export, restore
+from tfda.serving import export, module, restore
 from tools import export as export_tool
 
 
@@ -112,6 +114,33 @@ np.save('logits.npy', serve.signatures['serving_default'](images)['logits'])
   )
 
 
+def test_every_signature_has_requests_to_warm_up_with(version):
+  from tensorflow_serving.apis import prediction_log_pb2
+
+  path = os.path.join(version, 'assets.extra', 'tf_serving_warmup_requests')
+  found = {}
+  for record in tf.data.TFRecordDataset(path):
+    log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+    if log.HasField('classify_log'):
+      request = log.classify_log.request
+      sizes = [len(request.input.example_list.examples)]
+    else:
+      request = log.predict_log.request
+      ((_, value),) = request.inputs.items()
+      sizes = list(tf.make_ndarray(value).shape)
+    assert request.model_spec.name == 'parts'
+    found.setdefault(request.model_spec.signature_name, []).append(sizes)
+  # Pixels as the model takes them and of another size; 2 JPEG and 2 PNG files.
+  pixels = [[1, side, side, 3] for side in (tiny_run.SIZE, tiny_run.SIZE + 1)]
+  assert found == {
+    'serving_default': pixels,
+    'serving_uint8': pixels,
+    'embed': pixels,
+    'serving_bytes': [[4]],
+    'classify': [[4]],
+  }
+
+
 def test_versions_increase_and_old_ones_stay(model, tmp_path):
   out = tmp_path / 'new' / 'folder'
   names = ['Müller, A.', 'b'] + list('cdefghij')
@@ -142,6 +171,125 @@ def test_a_model_that_differs_is_not_published(model, tmp_path, monkeypatch):
   with pytest.raises(errors.RunError, match='differs from the run'):
     export.save(model, list('0123456789'), str(tmp_path / 'new'))
   assert os.listdir(tmp_path) == []
+
+
+def softmax(logits):
+  return np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+
+
+def calibration(version):
+  with open(os.path.join(version, 'assets', 'calibration.json')) as file:
+    return json.load(file)
+
+
+def test_temperature_is_stored_and_divides_nothing_unasked(run_dir, version):
+  with open(os.path.join(run_dir, 'results.json')) as file:
+    temperature = json.load(file)['calibration']['temperature']
+  assert temperature > 0.0
+  assert calibration(version) == {'temperature': temperature, 'applied': False}
+  served = serve(version, pixels(16, 16))
+  np.testing.assert_allclose(
+    served['probabilities'], softmax(served['logits']), atol=1e-6
+  )
+
+
+def test_temperature_divides_the_logits_of_probabilities_alone(
+  model, version, tmp_path
+):
+  names, images = list('0123456789'), pixels(16, 16)
+  cool = module.Calibration(0.25, applied=True)
+  path = export.save(model, names, str(tmp_path), calibration=cool)
+  assert calibration(path) == {'temperature': 0.25, 'applied': True}
+  raw = serve(version, images)
+  loaded = tf.saved_model.load(path)
+
+  def call(signature, value):
+    outputs = loaded.signatures[signature](tf.constant(value))
+    return {name: found.numpy() for name, found in outputs.items()}
+
+  served = call('serving_default', images)
+  expected = softmax(4.0 * raw['logits'])
+  np.testing.assert_allclose(served['probabilities'], expected, atol=1e-5)
+  assert abs(served['probabilities'] - raw['probabilities']).max() > 0.01
+  for name in ('logits', 'label_index', 'label'):
+    np.testing.assert_array_equal(served[name], raw[name])
+  # Of files and of examples, too.
+  file = tf.io.encode_png(tf.cast(images[0], tf.uint8)).numpy()
+  found = call('serving_bytes', [file])
+  expected = softmax(4.0 * found['logits'])
+  np.testing.assert_allclose(found['probabilities'], expected, atol=1e-6)
+  value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[file]))
+  features = tf.train.Features(feature={module.ENCODED: value})
+  example = tf.train.Example(features=features).SerializeToString()
+  scores = call('classify', [example])['scores']
+  np.testing.assert_allclose(scores, -np.sort(-expected), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'results, reason',
+  [
+    (None, 'it is not finished'),
+    ({}, 'its results.json has none'),
+    (
+      {'calibration': {'temperature': None}},
+      'it misclassifies no image of the source',
+    ),
+  ],
+)
+def test_without_a_temperature_one_line_says_why(results, reason, tmp_path):
+  run = run_directory.RunDirectory(str(tmp_path))
+  if results is not None:
+    run_directory.write(run.results, json.dumps(results))
+  assert export._calibration(run, applied=False) == (
+    module.Calibration(),
+    f'no temperature for calibration: {reason}',
+  )
+  with pytest.raises(
+    errors.UsageError, match=f'^--calibrate: {tmp_path} has no temp.*: {reason}'
+  ):
+    export._calibration(run, applied=True)
+
+
+def test_a_line_says_what_the_temperature_is_of(tmp_path):
+  run = run_directory.RunDirectory(str(tmp_path))
+  results = {
+    'calibration': {'temperature': 1.5},
+    'transductive': {'source': True},
+  }
+  run_directory.write(run.results, json.dumps(results))
+  assert export._calibration(run, applied=True) == (
+    module.Calibration(1.5, applied=True),
+    'temperature 1.5, fitted on the source, on images that it was trained on: '
+    'divides the logits',
+  )
+  _, line = export._calibration(run, applied=False)
+  assert line.endswith(': divides no logits (--calibrate)')
+
+
+@pytest.mark.slow
+def test_calibrated_export_passes_the_gate(
+  run_dir, tmp_path, monkeypatch, capsys
+):
+  """Smaller weights too; a run that is not finished is refused."""
+  out = tmp_path / 'parts'
+  words = f'--run_dir={run_dir}', f'--out={out}', '--checked_images=64'
+  more = '--optimize=float16', '--margin=0.5', '--calibrate'
+  more = *more, f'--compare={run_dir}'  # As good as itself.
+  assert tiny_run.call(export_tool, monkeypatch, *words, *more) == 0
+  told = capsys.readouterr().err
+  assert ': divides the logits' in told and 'checked on 64' in told
+  assert 'classes are predicted hardly ever' in told  # Of three steps.
+  assert 'negative transfer was not looked for' not in told
+  assert calibration(out / '1')['applied'] is True
+  copy = tmp_path / 'unfinished'
+  shutil.copytree(run_dir, copy)
+  (copy / 'results.json').unlink()
+  words = f'--run_dir={copy}', f'--out={tmp_path}/other', '--calibrate'
+  assert tiny_run.call(export_tool, monkeypatch, *words) == 2
+  assert capsys.readouterr().err == (
+    f'error: --calibrate: {copy} has no temperature: it is not finished\n'
+  )
+  assert not (tmp_path / 'other').exists()
 
 
 def test_tool_prints_the_version_and_how_to_use_it(

@@ -1,15 +1,18 @@
 """What a written model must pass before it is published, and the refusals."""
 
+import dataclasses
 import json
 import os
 import shutil
+import threading
+import time
 import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import tiny_run
+from tests import saved_outputs, tiny_run
 from tfda import errors
 from tfda.serving import export, gate, restore, versions
 from tools import export as export_tool
@@ -44,6 +47,24 @@ LOGITS = np.array([[0.0, 1.0, 2.0], [3.0, 0.0, 0.0], [1.0, 1.0, -1.0]])
 
 def test_same_answers_pass():
   assert gate.compare(answers(LOGITS), reference(LOGITS), NAMES, 1e-5) < 1e-7
+
+
+def test_logits_are_divided_for_probabilities():
+  # softmax([ln 9, 0] / 2) = softmax([ln 3, 0]) = [3/4, 1/4].
+  logits = np.log([[9.0, 1.0, 1e-9]])
+  calibrated = dataclasses.replace(reference(logits), divisor=2.0)
+  found = answers(logits / 2.0)
+  np.testing.assert_allclose(
+    found['classify/scores'], [[0.75, 0.25, 0.0]], atol=1e-4
+  )
+  assert gate.compare(found, calibrated, NAMES, 1e-5) < 1e-7
+  for ours, theirs in [
+    (found, reference(logits)),
+    (answers(logits), calibrated),
+  ]:
+    # 9/10 is another probability.
+    with pytest.raises(errors.RunError, match='by 0.15 in a probability'):
+      gate.compare(ours, theirs, NAMES, 1e-5)
 
 
 def test_largest_difference_of_a_probability_counts():
@@ -158,6 +179,20 @@ def test_negative_transfer_is_refused(runs):
     gate.check_transfer(adapted, runs('other', 0.9, 1.0, 'u'))
 
 
+def test_all_validators_warn_of_negative_transfer(tmp_path):
+  made = saved_outputs.outputs(shift=1.0)
+  plain = saved_outputs.write_run(tmp_path / 'before', made)
+  made.arrays['target_logits'][:100] *= -1.0  # A quarter of them.
+  made.arrays.pop('target_labels')  # Nor is it told by labels.
+  hurt = saved_outputs.write_run(tmp_path / 'after', made)
+  (line,) = gate.warnings(hurt, plain)
+  assert line.startswith('warning: more validators are worse (')
+  assert gate.warnings(plain, plain) == []
+  os.remove(os.path.join(plain, 'evaluation.npz'))
+  (line,) = gate.warnings(hurt, plain)
+  assert line.startswith('not compared image by image: ')
+
+
 @pytest.fixture(scope='module')
 def run_dir(tmp_path_factory):
   return tiny_run.path(tmp_path_factory)
@@ -248,6 +283,42 @@ def test_versions_are_whole_and_the_highest_are_kept(tmp_path):
   with pytest.raises(ZeroDivisionError), versions.writing(out):
     _ = 1 / 0
   assert sorted(os.listdir(out), key=int) == ['10', '11', '12']
+
+
+def test_a_reader_never_sees_half_a_version(tmp_path):
+  """While versions come and go, as a server polls."""
+  out, names = str(tmp_path), [f'part{i}' for i in range(6)]
+  halves, polls, done = [], [], threading.Event()
+
+  def poll():
+    while not done.is_set():
+      for number in versions.numbers(out):
+        found = [
+          os.path.exists(os.path.join(out, str(number), name)) for name in names
+        ]
+        # One that has gone meanwhile is no half.
+        if not all(found) and number in versions.numbers(out):
+          halves.append(number)
+        polls.append(number)
+      time.sleep(1e-3)
+
+  reader = threading.Thread(target=poll)
+  reader.start()
+  try:
+    for _ in range(10):
+      with versions.writing(out) as temporary:
+        written = os.path.join(temporary, 'model')
+        os.mkdir(written)
+        for name in names:
+          with open(os.path.join(written, name), 'w') as file:
+            file.write(name)
+        versions.publish(written, out)
+      versions.prune(out, 2)
+  finally:
+    done.set()
+    reader.join()
+  assert not halves and len(set(polls)) > 2
+  assert sorted(map(int, os.listdir(out))) == [9, 10]
 
 
 def test_settings_are_checked():

@@ -139,11 +139,25 @@ def test_one_image_is_enough_and_none_give_no_answers(call):
   for signature, nothing in [
     ('serving_default', np.zeros([0, 16, 16, 3], np.float32)),
     ('serving_uint8', np.zeros([0, 20, 30, 3], np.uint8)),
+    ('embed', np.zeros([0, 16, 16, 3], np.float32)),
     ('serving_bytes', np.array([], np.bytes_)),
     ('classify', np.array([], np.bytes_)),
   ]:
     found = call(signature, nothing)
     assert {len(value) for value in found.values()} == {0}
+
+
+@pytest.mark.parametrize(
+  'shape', [[2, 0, 5, 3], [1, 0, 0, 3], [2, 16, 16, 1], [2, 16, 16, 4], [16, 3]]
+)
+def test_images_of_no_pixels_and_of_other_shapes_are_refused(shape, call):
+  for signature, kind in (
+    ('serving_default', np.float32),
+    ('serving_uint8', np.uint8),
+    ('embed', np.float32),
+  ):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+      call(signature, np.zeros(shape, kind))
 
 
 def test_of_one_pixel(model, call):

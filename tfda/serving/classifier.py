@@ -22,7 +22,7 @@ class Predictions:
 
   Attributes:
     labels: N names, of the most probable classes.
-    probabilities: float32 [N, C].
+    probabilities: float32 [N, C]; calibrated where an export is (module.py).
     paths: N paths in the order of the rest; None if the images were an array.
   """
 

@@ -4,7 +4,8 @@
 scale for each output channel; a SavedModel computes in float32 from them, in
 TFLite the products of `dynamic_range` are of 8 bits too. TFLite and ONNX files
 take `images` float32 [B, R, R, 3] in 0..255 of the side that the model reads
-and give `probabilities` [B, C]; labels.txt is beside them.
+and give `probabilities` [B, C]; labels.txt and calibration.json (module.py) are
+beside them.
 """
 
 import os
@@ -86,8 +87,15 @@ def _stored(node, kind):
   )
 
 
-def write(model, kind, form, path):
+def write(model, kind, form, path, divisor=1.0):
   """Writes model.tflite or model.onnx into a folder.
+
+  Args:
+    model: a ClassificationModel.
+    kind: of OPTIMIZATIONS; of ONNX 'none' alone.
+    form: 'tflite' or 'onnx'.
+    path: the folder.
+    divisor: by what logits are divided for probabilities.
 
   Raises:
     UsageError: the packages of the format are not there.
@@ -99,7 +107,8 @@ def write(model, kind, form, path):
   def probabilities(images):
     cropped = augmentation.centre_crop(images, model.backbone.image_size)
     logits = model.infer(cropped)['logits']
-    return {'probabilities': tf.nn.softmax(tf.cast(logits, tf.float32))}
+    scaled = tf.cast(logits, tf.float32) / divisor
+    return {'probabilities': tf.nn.softmax(scaled)}
 
   traced = tf.function(probabilities, input_signature=[images], autograph=False)
   file = os.path.join(path, f'model.{form}')

@@ -76,6 +76,11 @@ class Settings:
     'if not set, more in half precision',
     minimum=0.0,
   )
+  calibrate: bool = setting(
+    False,
+    "probabilities of logits divided by the run's temperature, which is fitted "
+    'on the source; labels stay',
+  )
 
   def __post_init__(self):
     check(self)
@@ -95,12 +100,16 @@ def export(run_dir, out=None, settings=None):
     The path of the new version.
 
   Raises:
-    UsageError: there is no such run or checkpoint; `out` cannot be written to.
+    UsageError: there is no such run or checkpoint, or no temperature of it to
+      calibrate by; `out` cannot be written to.
     RunError: see `save`, and gate.py.
   """
   settings = settings or Settings()
-  if settings.compare and not settings.force:
-    gate.check_transfer(os.fspath(run_dir), settings.compare)
+  if settings.compare:
+    if not settings.force:
+      gate.check_transfer(os.fspath(run_dir), settings.compare)
+    for line in gate.warnings(os.fspath(run_dir), settings.compare):
+      _tell(line)
   run, experiment, model = restore.restore(run_dir)
   if settings.data_dir:
     experiment = dataclasses.replace(experiment, data_dir=settings.data_dir)
@@ -110,12 +119,17 @@ def export(run_dir, out=None, settings=None):
   versions.refuse_others(out, compact.FILES, settings.format)
   name = server_files.model_name(out)
   class_names, max_pixels = run.class_names(), experiment.max_pixels
+  calibration, about = _calibration(run, settings.calibrate)
 
   def passes(written):
+    _tell(about)
     expected = gate.reference(run, experiment, model, settings.checked_images)
+    expected = dataclasses.replace(expected, divisor=calibration.divisor)
     tolerance = settings.tolerance
     if tolerance is None:
       tolerance = gate.TOLERANCE[model.compute_dtype]
+      # Differences of the logits are divided, too.
+      tolerance /= min(1.0, calibration.divisor)
     found = gate.answers(written, expected.images)
     largest = gate.compare(found, expected, class_names, tolerance)
     _tell(
@@ -128,7 +142,9 @@ def export(run_dir, out=None, settings=None):
       written = f'{written}-{settings.optimize}'
       if is_saved_model:
         network = compact.infer(model, settings.optimize)
-        _write(model, class_names, written, name, max_pixels, network)
+        _write(
+          model, class_names, written, name, calibration, max_pixels, network
+        )
         found = gate.answers(written, expected.images)
         logits = found['serving_default/logits']
         # All signatures say the same, if not the same as the run.
@@ -137,8 +153,14 @@ def export(run_dir, out=None, settings=None):
         kept = _measured(written, expected, found)
       else:
         os.mkdir(written)
-        _write_labels(class_names, written)
-        compact.write(model, settings.optimize, settings.format, written)
+        _write_assets(class_names, calibration, written)
+        compact.write(
+          model,
+          settings.optimize,
+          settings.format,
+          written,
+          calibration.divisor,
+        )
         probabilities, seconds = compact.probabilities(
           written, settings.format, expected.images
         )
@@ -150,7 +172,7 @@ def export(run_dir, out=None, settings=None):
     gate.check_accuracy(kept.accuracy, has_labels, settings.min_accuracy)
     return written
 
-  path = save(model, class_names, out, name, max_pixels, passes)
+  path = save(model, class_names, out, name, max_pixels, passes, calibration)
   if not settings.compare and experiment.method != 'source_only':
     _tell('negative transfer was not looked for: --compare=RUN_OF_SOURCE_ONLY')
   if is_saved_model:
@@ -158,6 +180,33 @@ def export(run_dir, out=None, settings=None):
   if settings.keep:
     versions.prune(out, settings.keep)
   return path
+
+
+def _calibration(run, applied):
+  """Returns a run's module.Calibration, and a line about it."""
+  temperature, reason, seen = None, 'it is not finished', False
+  if run.finished():
+    results = run.read_results()
+    temperature = results.get('calibration', {}).get('temperature')
+    seen = results.get('transductive', {}).get('source', False)
+    # Of a run of long ago nothing was measured.
+    reason = (
+      'it misclassifies no image of the source'
+      if 'calibration' in results
+      else 'its results.json has none'
+    )
+  if temperature is None:
+    if applied:
+      raise errors.UsageError(
+        f'--calibrate: {run.path} has no temperature: {reason}'
+      )
+    return module.Calibration(), f'no temperature for calibration: {reason}'
+  where = ', on images that it was trained on' if seen else ''
+  does = 'divides the logits' if applied else 'divides no logits (--calibrate)'
+  return (
+    module.Calibration(temperature, applied),
+    f'temperature {temperature:.4g}, fitted on the source{where}: {does}',
+  )
 
 
 def _tell(line):
@@ -177,6 +226,7 @@ def save(
   name=_NAME,
   max_pixels=files.Reading.max_pixels,
   passes=None,
+  calibration=None,
 ):
   """Writes a model as a SavedModel, under the next version number.
 
@@ -191,6 +241,7 @@ def save(
     max_pixels: width x height beyond which an image file is refused.
     passes: (path of what is written) -> of what is published, in the same
       folder; it may refuse by an error.
+    calibration: module.Calibration; None for one without a temperature.
 
   Returns:
     The path of the new version, a number higher than all in the folder.
@@ -199,10 +250,11 @@ def save(
     UsageError: `out` cannot be written to.
     RunError: the writing failed, or the written model differs from `model`.
   """
+  calibration = calibration or module.Calibration()
   with versions.writing(out) as temporary:
     try:
       written = os.path.join(temporary, 'model')
-      _write(model, class_names, written, name, max_pixels)
+      _write(model, class_names, written, name, calibration, max_pixels)
       _check(model, written)
       if passes:
         written = passes(written)
@@ -213,12 +265,12 @@ def save(
       ) from error
 
 
-def _write(model, class_names, written, name, max_pixels, network=None):
+def _write(
+  model, class_names, written, name, calibration, max_pixels, network=None
+):
   """Writes a SavedModel with its warm-up requests."""
-  labels_file = _write_labels(class_names, os.path.dirname(written))
-  served = module.ServedModel(
-    model, class_names, labels_file, max_pixels, network
-  )
+  assets = _write_assets(class_names, calibration, os.path.dirname(written))
+  served = module.ServedModel(model, class_names, *assets, max_pixels, network)
   # It infers; to save gradients of our own takes a trace of each.
   options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
   tf.saved_model.save(served, written, dict(served.endpoints), options)
@@ -226,11 +278,17 @@ def _write(model, class_names, written, name, max_pixels, network=None):
   warmup.write(written, name, served.endpoints, model.read_size)
 
 
-def _write_labels(class_names, folder):
-  path = os.path.join(folder, 'labels.txt')
-  with open(path, 'w', encoding='utf-8') as file:
-    file.write('\n'.join(class_names) + '\n')
-  return path
+def _write_assets(class_names, calibration, folder):
+  """Returns the paths of the files that are beside all models."""
+  paths = []
+  for name, text in {
+    'labels.txt': '\n'.join(class_names) + '\n',
+    'calibration.json': calibration.text(),
+  }.items():
+    paths.append(os.path.join(folder, name))
+    with open(paths[-1], 'w', encoding='utf-8') as file:
+      file.write(text)
+  return paths
 
 
 def _check(model, written):

@@ -17,12 +17,14 @@ import numpy as np
 
 from tfda import errors, run_directory
 from tfda.data import task
-from tfda.evaluation import evaluate, selection
+from tfda.evaluation import comparison, evaluate, selection
 from tfda.serving import replay
 
 # Differences beyond these are no rounding. In half precision (bfloat16: 8 bits)
 # fused operations round elsewhere.
 TOLERANCE = {'float32': 1e-5, 'float16': 1e-2, 'bfloat16': 5e-2}
+
+_RESAMPLES = 200  # For intervals, as those of the report.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +36,14 @@ class Reference:
     logits: float32 [N, C].
     labels: integers [N], or None.
     origin: what images they are, for a report.
+    divisor: by what logits are divided for probabilities.
   """
 
   images: np.ndarray
   logits: np.ndarray
   labels: Optional[np.ndarray]
   origin: str
+  divisor: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +159,7 @@ def compare(found, expected, class_names, tolerance):
   Returns:
     The largest difference of a probability.
   """
-  probabilities = softmax(expected.logits)
+  probabilities = softmax(expected.logits / expected.divisor)
   ordered = np.sort(probabilities, axis=-1)[:, ::-1]
   best = probabilities.argmax(axis=-1)
   # Where rounding may choose between two classes, both are right.
@@ -269,6 +273,22 @@ def check_transfer(run_dir, other):
     f'{theirs.score:.4f} with {theirs.source_accuracy:.2%}; nothing was '
     'exported (--force does so all the same)'
   )
+
+
+def warnings(run_dir, other):
+  """What else speaks for negative transfer, a line each; nothing is refused.
+
+  Most validators are right on some data and wrong on others, so that what is
+  refused is for the one of `check_transfer`; these are of all of them.
+
+  Args:
+    run_dir, other: as in `check_transfer`.
+  """
+  try:
+    found = comparison.compare(run_dir, other, _RESAMPLES).warnings
+  except errors.UsageError as error:
+    return [f'not compared image by image: {error}']
+  return [f'warning: {line}' for line in found]
 
 
 def softmax(logits):

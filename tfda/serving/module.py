@@ -14,6 +14,14 @@ calls, `classes` string [B, C] and `scores` [B, C], the most probable first;
 `embed` the bottleneck's `features` [B, D]. No images give no answers.
 assets/labels.txt has the class names, one a line.
 
+assets/calibration.json, {"temperature": T, "applied": false}, has the T by
+which dividing logits fits the labels of the source's test images best
+(evaluation/calibration.py; null where the run has none): `probabilities` and
+`scores` are the softmax of the logits as they are, and who wants them
+calibrated takes that of `logits` / T. An export with `--calibrate` does so
+itself, "applied": true. `logits`, the labels and their order are the same
+either way. Images of another domain may be worse off with T than without.
+
 What a model infers besides logits and features has a signature of its name that
 gives it too: `attention` of TADA, float32 [B, h, w], one weight a region.
 
@@ -25,6 +33,10 @@ A GPU with TensorFloat-32 must serve local_feature_patterns without it, which a
 SavedModel cannot ask for: NVIDIA_TF32_OVERRIDE=0. See layers/netvlad.py.
 """
 
+import dataclasses
+import json
+from typing import Optional
+
 import tensorflow as tf
 
 from tfda.data import augmentation, files
@@ -32,6 +44,28 @@ from tfda.serving import decoding
 
 # Where a tf.Example has the file, as in the examples of most data sets.
 ENCODED = 'image/encoded'
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+  """What calibration.json says.
+
+  Attributes:
+    temperature: T; None where the run has none.
+    applied: whether probabilities are those of logits divided by it.
+  """
+
+  temperature: Optional[float] = None
+  applied: bool = False
+
+  @property
+  def divisor(self):
+    """By what logits are divided for probabilities."""
+    return self.temperature if self.applied else 1.0
+
+  def text(self):
+    """The file's content."""
+    return json.dumps(dataclasses.asdict(self)) + '\n'
 
 
 class ServedModel(tf.Module):
@@ -45,6 +79,7 @@ class ServedModel(tf.Module):
     model,
     class_names,
     labels_file,
+    calibration_file,
     max_pixels=files.Reading.max_pixels,
     network=None,
   ):
@@ -54,6 +89,7 @@ class ServedModel(tf.Module):
       model: an AdaptationModel; only its `inference_weights` are tracked.
       class_names: C names.
       labels_file: path of a file with these names, one a line.
+      calibration_file: path of a calibration.json.
       max_pixels: width x height beyond which an image file is refused.
       network: in place of the model's `infer`, without variables.
     """
@@ -61,6 +97,9 @@ class ServedModel(tf.Module):
     self.weights = [] if network else model.inference_weights()
     network = _of_any_batch(network or model.infer)
     self.labels = tf.saved_model.Asset(labels_file)
+    self.calibration = tf.saved_model.Asset(calibration_file)
+    with open(calibration_file, encoding='utf-8') as file:
+      divisor = Calibration(**json.load(file)).divisor
     names = tf.constant(list(class_names))
 
     def infer(images):
@@ -76,7 +115,7 @@ class ServedModel(tf.Module):
       index = tf.argmax(logits, axis=-1, output_type=tf.int64)
       return {
         'logits': logits,
-        'probabilities': tf.nn.softmax(logits),
+        'probabilities': tf.nn.softmax(logits / divisor),
         'label_index': index,
         'label': tf.gather(names, index),
         **{name: tf.cast(inferred[name], tf.float32) for name in further},
