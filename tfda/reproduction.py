@@ -749,7 +749,8 @@ def as_markdown(record):
     f'{record["validator"].replace("_", " ")} chooses, without target labels; '
     '*oracle* the best evaluation by target labels, which is no result; '
     '*difference* is that of ours from the published figure, in points. What '
-    'is empty has not been run, or is not published.',
+    'is empty has not been run, or is not published; *selected* is empty too '
+    'where a run has not noted the validator in training.',
     record['note'],
     f'`{record["command"]}`; {record["hours"]} hours of training; commits: '
     f'{commits}.',
@@ -799,7 +800,7 @@ def _draw(figure, record):
   rows = record['rows']
   across = min(len(record['columns']), _PANELS)
   down = math.ceil(len(record['columns']) / across)
-  grid = figure.subplots(down, across, sharey=True, squeeze=False).flat
+  grid = [*figure.subplots(down, across, sharey=True, squeeze=False).flat]
   heights = np.arange(len(rows))
   drawn = {}
   for i, (title, axes) in enumerate(zip(record['columns'], grid)):
@@ -823,7 +824,7 @@ def _draw(figure, record):
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis='x', labelsize=8)
     axes.grid(alpha=0.3)
-  for axes in list(grid)[len(record['columns']) :]:
+  for axes in grid[len(record['columns']) :]:
     axes.set_axis_off()
   figure.supxlabel('accuracy on the target in percent', fontsize=9)
   if drawn:

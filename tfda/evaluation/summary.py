@@ -113,14 +113,14 @@ def comparison(pairs, results='results', partial=False):
   }
   rows, means = [], {}
   for name in shared:
-    targets = [targets(runs[name]) for runs in of_pair]
-    means[name] = mean = np.mean([np.mean(target) for target in targets])
-    seeds = sorted({len(target) for target in targets})
+    found = [targets(runs[name]) for runs in of_pair]
+    means[name] = mean = np.mean([np.mean(target) for target in found])
+    seeds = sorted({len(target) for target in found})
     cells = [
       f'[{name}](flags/{pairs[0]}/{name}.flags)',
       str(of_pair[0][name][0]['steps']),
       '-'.join(map(str, seeds)),
-      *map(_percent, targets),
+      *map(_percent, found),
       _percent([mean]),
     ]
     rows.append((mean, name, cells))
