@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from tests import tiny_run
@@ -225,6 +226,19 @@ def test_figures_are_those_of_the_runs(pretended, monkeypatch, capsys):
     file.write('a\n<!-- table: toy/one -->\nold\n<!-- end -->\nb\n')
   filled = summary.fill_in('text.md').splitlines()
   assert filled[2:-2] == lines[4:9] and filled[-2:] == ['<!-- end -->', 'b']
+
+
+def test_curve_is_the_error_over_steps(pretended, monkeypatch, capsys):
+  _define({**DEFINITION, 'curve': True})
+  assert tiny_run.call(tool, monkeypatch, TOY) == 0
+  capsys.readouterr()
+  none, dann = reproduction._errors_over_steps(
+    TOY, reproduction.load(TOY), reproduction.Settings()
+  )
+  assert (none[0], dann[0]) == ('none', 'DANN')
+  # Targets of the seeds are 0.7 and 0.8, 0.6 and 0.7, 0.5 and 0.6.
+  assert none[1] == [1, 2, 3]
+  np.testing.assert_allclose(none[2], [0.25, 0.35, 0.45])
 
 
 def test_mean_is_over_the_columns_of_a_seed(pretended, monkeypatch, capsys):

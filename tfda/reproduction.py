@@ -35,6 +35,7 @@ import time
 import typing
 
 import numpy as np
+import tensorflow as tf
 
 from tfda import backbones, errors, flag_config, run_directory, settings, sweep
 from tfda.data import catalogue, domains
@@ -85,7 +86,9 @@ class Settings:
     minimum=1,
   )
   parallel: typing.Optional[int] = setting(
-    None, 'runs at a time; one a core if not set', minimum=1
+    None,
+    'runs at a time; one a core if not set, but where there is a GPU one alone',
+    minimum=1,
   )
   runs_dir: str = setting('runs', 'folder of the runs')
   results: str = setting('results', 'folder of the figures')
@@ -510,7 +513,7 @@ def reproduce(name, options, tools='tools', say=print):
       path: flag_config.text(run.experiment, run.config)
       for path, run in group.items()
     }
-    jobs = sweep.fitting(len(texts), options.parallel)
+    jobs = sweep.fitting(len(texts), options.parallel or (_on_gpu() and 1))
     for path, failure in sweep.each(texts, jobs, tools, tool, progress.watch):
       run = group[path]
       failed += bool(failure)
@@ -526,6 +529,11 @@ def reproduce(name, options, tools='tools', say=print):
       + (f', and {lost} need one of them' if lost else '')
       + '; the same command tries again'
     )
+
+
+def _on_gpu():
+  """Whether runs share a GPU, whose memory two may not fit."""
+  return bool(tf.config.list_physical_devices('GPU'))
 
 
 def _lacking(run, runs):
