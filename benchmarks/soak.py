@@ -2,13 +2,13 @@ r"""A run of two workers, one of whom is killed again and again.
 
   python -m benchmarks.soak FOLDER [KILLS] > benchmarks/soak.json
 
-Each time a worker at random gets SIGKILL at a random moment: of its start, or,
-every other time, of the seconds after both have trained again, however long the
-start takes on this machine. When the other has noticed, both start again. One
-that still waits for the other to begin notices nothing: after half a minute it
-is killed too, as tools.launch does. In the end they finish, and their weights
-are compared with those of an undisturbed run. A soak that was interrupted goes
-on in the same folder.
+Each time a worker at random gets SIGKILL at a random moment: every fourth time
+of its start, else of the seconds after both have trained again, however long
+the start takes on this machine. When the other has noticed, both start again.
+One that still waits for the other to begin notices nothing: after a while it is
+killed too, as tools.launch does. In the end they finish, and their weights are
+compared with those of an undisturbed run. A soak that was interrupted goes on
+in the same folder.
 """
 
 import json
@@ -27,8 +27,8 @@ from tfda import checkpoints, run_directory
 _KILLS = 100
 _STEPS = 15_000
 _START = 10.0  # Seconds from the start to a kill in it, at most.
-_TRAINING = 4.0  # Seconds from the first new checkpoint to a kill, at most.
-_GRACE = 30.0  # Seconds in which the other is to notice.
+_TRAINING = 2.0  # Seconds from the first new checkpoint to a kill, at most.
+_GRACE = 15.0  # Seconds in which the other is to notice.
 
 
 def _workers(run_dir):
@@ -49,7 +49,7 @@ def _kill_one(run_dir, number):
   first, started = _last(run_dir)[1], time.monotonic()
   workers = _workers(run_dir)
   index = chosen.randrange(2)
-  is_training = number % 2 == 1
+  is_training = number % 4 > 0
   if is_training:
     processes.wait_for(lambda: _last(run_dir)[1] > first, *workers)
   time.sleep(chosen.uniform(0.0, _TRAINING if is_training else _START))
