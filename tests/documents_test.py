@@ -112,6 +112,10 @@ def test_partial_adaptation_is_compared_with_none(tmp_path):
   assert [line.split(' | ')[-1] for line in made[3:5]] == ['-5.00 |', '+0.00 |']
   assert made[5:7] == ['<!-- end -->', '<!-- results: a2b b2a -->']
   assert made[-2].startswith('| [dann]') and 'partial' not in made[-2]
+  document.write_text('<!-- partial results: a2b -->\n<!-- end -->\n')
+  made = summary.fill_in(str(document), str(tmp_path)).splitlines()
+  assert made[1].endswith('| a2b | mean | transfer |')
+  assert [line.split(' | ')[-1] for line in made[3:5]] == ['-5.00 |', '+0.00 |']
 
 
 def test_visda_is_measured_by_its_classes(tmp_path):

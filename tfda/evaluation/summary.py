@@ -98,7 +98,7 @@ def comparison(pairs, results='results', partial=False):
   """A Markdown table of target accuracies, a column a pair, and their mean.
 
   Args:
-    pairs: at least two, as for `table`. A flag file that some of them lack is
+    pairs: at least one, as for `table`. A flag file that some of them lack is
       left out.
     results: the folder of figures.
     partial: whether it is of partial adaptation, of flag files named so. Then
@@ -174,8 +174,8 @@ def fill_in(document, results='results'):
   """Returns a document's text with its tables made anew.
 
   A table stands between `<!-- results: PAIR -->` and `<!-- end -->`; with
-  several pairs it compares them, with `partial results:` those of partial
-  adaptation.
+  several pairs it compares them; `partial results:` are those of partial
+  adaptation, of one pair or several.
 
   Raises:
     UsageError: there are no figures for a pair that the document names.
@@ -186,7 +186,7 @@ def fill_in(document, results='results'):
     for pair in pairs:
       if not os.path.isdir(os.path.join(results, pair)):
         raise errors.UsageError(f'{results}/{pair}: no figures for {document}')
-    if pairs[1:]:
+    if partial or pairs[1:]:
       made = comparison(pairs, results, partial)
     else:
       made = table(*pairs, results)
