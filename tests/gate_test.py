@@ -1,5 +1,6 @@
 """What a written model must pass before it is published, and the refusals."""
 
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -283,6 +284,50 @@ def test_versions_are_whole_and_the_highest_are_kept(tmp_path):
   with pytest.raises(ZeroDivisionError), versions.writing(out):
     _ = 1 / 0
   assert sorted(os.listdir(out), key=int) == ['10', '11', '12']
+
+
+def write_version(out, name):
+  with versions.writing(out) as temporary:
+    assert os.listdir(temporary) == []
+    written = os.path.join(temporary, 'model')
+    os.mkdir(written)
+    with open(os.path.join(written, name), 'w') as file:
+      file.write(name)
+    return versions.publish(written, out)
+
+
+def test_what_a_killed_export_left_is_in_no_version(tmp_path, monkeypatch):
+  """Nor in the way, with the same process number: in containers all are 1."""
+  monkeypatch.setattr(os, 'getpid', lambda: 1)
+  for name in ('.writing-1/model', '.removing-1-1', '.removing-1'):
+    left = tmp_path / name
+    left.mkdir(parents=True)
+    (left / 'stale').write_text('')
+  paths = [write_version(str(tmp_path), f'file{i}') for i in range(2)]
+  assert [os.listdir(path) for path in paths] == [['file0'], ['file1']]
+  assert versions.prune(str(tmp_path), 1) == [1]
+  assert versions.numbers(str(tmp_path)) == [2]
+
+
+def test_exports_at_the_same_time_take_different_numbers(tmp_path, monkeypatch):
+  monkeypatch.setattr(os, 'getpid', lambda: 1)
+  count = 8
+  at_once = threading.Barrier(count, timeout=20.0)
+  publish = versions.publish
+
+  def wait_and_publish(written, out):
+    at_once.wait()
+    return publish(written, out)
+
+  monkeypatch.setattr(versions, 'publish', wait_and_publish)
+  with concurrent.futures.ThreadPoolExecutor(count) as pool:
+    paths = list(
+      pool.map(lambda i: write_version(str(tmp_path), str(i)), range(count))
+    )
+  assert sorted(os.listdir(tmp_path)) == [str(i + 1) for i in range(count)]
+  assert [os.listdir(path) for path in paths] == [
+    [str(i)] for i in range(count)
+  ]
 
 
 def test_a_reader_never_sees_half_a_version(tmp_path):
