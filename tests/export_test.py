@@ -264,6 +264,15 @@ def test_a_line_says_what_the_temperature_is_of(tmp_path):
   )
   _, line = export._calibration(run, applied=False)
   assert line.endswith(': divides no logits (--calibrate)')
+  # Where there are labels of the target: whether it helps there.
+  target = {'error': 0.25, 'error_scaled': 0.375}
+  results['calibration']['oracle_target'] = target
+  run_directory.write(run.results, json.dumps(results))
+  _, line = export._calibration(run, applied=True)
+  assert line.endswith(
+    ': divides the logits; the calibration error on the target (oracle) is '
+    '25.00% without, 37.50% with it'
+  )
 
 
 @pytest.mark.slow
@@ -277,7 +286,7 @@ def test_calibrated_export_passes_the_gate(
   more = *more, f'--compare={run_dir}'  # As good as itself.
   assert tiny_run.call(export_tool, monkeypatch, *words, *more) == 0
   told = capsys.readouterr().err
-  assert ': divides the logits' in told and 'checked on 64' in told
+  assert ': divides the logits; ' in told and 'checked on 64' in told
   assert 'classes are predicted hardly ever' in told  # Of three steps.
   assert 'negative transfer was not looked for' not in told
   assert calibration(out / '1')['applied'] is True

@@ -45,7 +45,8 @@ def writing(out):
   """
   made = not os.path.exists(out)
   try:
-    os.makedirs(out, exist_ok=True)
+    if made:
+      os.makedirs(out, exist_ok=True)
     temporary = _new_folder(out, 'writing')
   except OSError as error:
     raise errors.UsageError(
