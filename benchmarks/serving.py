@@ -70,10 +70,13 @@ def _latencies(model, loaded, files, pixels, rounds):
       'classify': tf.constant([_example(file) for file in encoded]),
       'embed': numbers,
     }
-    calls = {
-      name: functools.partial(function, given.get(name, numbers))
-      for name, function in signatures.items()
-    }
+    calls = {}
+    for name, function in signatures.items():
+      # By name: else TensorFlow first writes the error that it has none, with
+      # all the numbers and files in it, which takes longer than the answer.
+      (argument,) = function.structured_input_signature[1]
+      inputs = {argument: given.get(name, numbers)}
+      calls[name] = functools.partial(function, **inputs)
     calls['keras'] = lambda x=numbers: model.infer(model.prepare(x))
     for name, seconds in _interleaved(calls, rounds).items():
       found.setdefault(name, {})[count] = _figures(seconds, count)
