@@ -302,16 +302,22 @@ def test_calibrated_export_passes_the_gate(
 
 
 def test_tool_prints_the_version_and_how_to_use_it(
-  run_dir, tmp_path, monkeypatch, capsys
+  tmp_path, monkeypatch, capsys
 ):
   monkeypatch.chdir(tmp_path)
-  words = f'--run_dir={run_dir}', '--out=served'
+  asked = []
+  monkeypatch.setattr(
+    export, 'export', lambda *given: asked.append(given) or 'served/1'
+  )
+  words = '--run_dir=run', '--out=served', '--keep=3', '--calibrate'
   assert tiny_run.call(export_tool, monkeypatch, *words) == 0
   path, served, predicted = capsys.readouterr().out.splitlines()
   assert path == os.path.join('served', '1')
   assert served.startswith('serve: tensorflow_model_server ')
   assert served.endswith(f'--model_base_path={tmp_path}/served')
   assert '-m tools.predict --model=served/1 ' in predicted
+  settings = export.Settings('run', 'served', keep=3, calibrate=True)
+  assert asked == [('run', 'served', settings)]
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,7 @@ def runs(tmp_path):
     }
     results = {'source': 's', 'target': target, 'validators': validators}
     (path / 'results.json').write_text(json.dumps(results))
+    (path / 'classes.json').write_text('["a", "b"]')
     return str(path)
 
   return make
@@ -241,22 +242,54 @@ def test_reference_without_the_data_is_the_saved_images(restored, monkeypatch):
     gate.reference(unfinished, experiment, model, 2000)
 
 
+@pytest.fixture
+def served(tmp_path):
+  """A folder with a version that is served."""
+  (tmp_path / 'parts' / '1').mkdir(parents=True)
+  (tmp_path / 'parts' / '1' / 'saved_model.pb').write_text('old')
+  yield tmp_path / 'parts'
+  found = sorted(path.name for path in (tmp_path / 'parts').rglob('*'))
+  assert found == ['1', 'saved_model.pb']
+
+
+@pytest.mark.slow
 def test_what_is_refused_is_not_published(
-  run_dir, tmp_path, monkeypatch, capsys
+  run_dir, tmp_path, served, monkeypatch, capsys
 ):
-  """A model of another run's evaluation, in the whole way through the tool."""
-  copy, out = tmp_path / 'run', tmp_path / 'parts'
+  """In the whole way through the tool, beside what is served and without."""
+  copy, out = tmp_path / 'run', tmp_path / 'new'
   shutil.copytree(run_dir, copy)
+  words = f'--run_dir={copy}', f'--out={served}', '--checked_images=64'
+  more = (*words, '--min_accuracy=0.99')
+  assert tiny_run.call(export_tool, monkeypatch, *more) == 1
+  assert 'is below --min_accuracy=0.99; nothing' in capsys.readouterr().err
+  # A model of another run's evaluation.
   with np.load(copy / 'evaluation.npz') as saved:
     arrays = dict(saved)
   arrays['target_logits'] = arrays['target_logits'][::-1]
   np.savez(copy / 'evaluation.npz', **arrays)
-  words = f'--run_dir={copy}', f'--out={out}'
-  assert tiny_run.call(export_tool, monkeypatch, *words) == 1
-  assert 'error: the written model differs from the run' in (
-    capsys.readouterr().err
-  )
+  for folder in (served, out):
+    words = f'--run_dir={copy}', f'--out={folder}'
+    assert tiny_run.call(export_tool, monkeypatch, *words) == 1
+    assert 'error: the written model differs from the run' in (
+      capsys.readouterr().err
+    )
   assert not out.exists()
+
+
+def test_what_lost_against_the_source_alone_is_not_published(
+  runs, served, monkeypatch, capsys
+):
+  adapted, plain = runs('adapted', 0.9, 1.2), runs('plain', 0.9, 1.5)
+  words = f'--run_dir={adapted}', f'--out={served}', f'--compare={plain}'
+  assert tiny_run.call(export_tool, monkeypatch, *words) == 1
+  told = capsys.readouterr().err
+  assert told.startswith('error: negative transfer: ') and '--force' in told
+  assert told.count('\n') == 1
+  # By force it goes on, and is told of all the same; this run has no weights.
+  assert tiny_run.call(export_tool, monkeypatch, *words, '--force') == 2
+  told = capsys.readouterr().err
+  assert 'negative transfer: ' not in told and 'not compared image' in told
 
 
 def test_a_process_that_fails_says_why(tmp_path):
