@@ -2,11 +2,13 @@ r"""A run of two workers, one of whom is killed again and again.
 
   python -m benchmarks.soak FOLDER [KILLS] > benchmarks/soak.json
 
-Each time a worker at random gets SIGKILL at a random moment; when the other has
-noticed, both start again. One that still waits for the other to begin notices
-nothing: after half a minute it is killed too, as tools.launch does. In the end
-they finish, and their weights are compared with those of an undisturbed run. A
-soak that was interrupted goes on in the same folder.
+Each time a worker at random gets SIGKILL at a random moment: of its start, or,
+every other time, of the seconds after both have trained again, however long the
+start takes on this machine. When the other has noticed, both start again. One
+that still waits for the other to begin notices nothing: after half a minute it
+is killed too, as tools.launch does. In the end they finish, and their weights
+are compared with those of an undisturbed run. A soak that was interrupted goes
+on in the same folder.
 """
 
 import json
@@ -24,7 +26,8 @@ from tfda import checkpoints, run_directory
 
 _KILLS = 100
 _STEPS = 15_000
-_LONGEST = 15.0  # Seconds from the start to a kill, at most.
+_START = 10.0  # Seconds from the start to a kill in it, at most.
+_TRAINING = 4.0  # Seconds from the first new checkpoint to a kill, at most.
 _GRACE = 30.0  # Seconds in which the other is to notice.
 
 
@@ -40,12 +43,17 @@ def _last(run_dir):
   return (saved[-1], int(saved[-1].rpartition('-')[2])) if saved else (None, 0)
 
 
-def _kill_one(run_dir, chosen):
+def _kill_one(run_dir, number):
   """Starts both and kills one; what happened, as a dict."""
+  chosen = random.Random(number)
+  first, started = _last(run_dir)[1], time.monotonic()
   workers = _workers(run_dir)
   index = chosen.randrange(2)
-  seconds = chosen.uniform(0.0, _LONGEST)
-  time.sleep(seconds)
+  is_training = number % 2 == 1
+  if is_training:
+    processes.wait_for(lambda: _last(run_dir)[1] > first, *workers)
+  time.sleep(chosen.uniform(0.0, _TRAINING if is_training else _START))
+  seconds = time.monotonic() - started
   workers[index].kill()
   began = time.monotonic()
   try:
@@ -56,6 +64,7 @@ def _kill_one(run_dir, chosen):
   line = ending[1].splitlines()[-1] if ending[1] else ''
   return {
     'worker': index,
+    'is_training': is_training,
     'after_seconds': round(seconds, 2),
     'noticed_seconds': round(time.monotonic() - began, 2),
     'exit_code': ending[0],
@@ -88,7 +97,7 @@ def main():
   else:
     os.makedirs(folder)
   while len(done) < kills and _last(soaked)[1] < _STEPS:
-    done.append(_kill_one(soaked, random.Random(len(done))))
+    done.append(_kill_one(soaked, len(done)))
     run_directory.write(path, json.dumps(done))
     print(f'kill {len(done)}: {done[-1]}', file=sys.stderr, flush=True)
   for run_dir in soaked, straight:
@@ -102,6 +111,8 @@ def main():
         'steps': _STEPS,
         'kills': len(done),
         'kills_of_the_chief': sum(kill['worker'] == 0 for kill in done),
+        'kills_in_training': sum(kill['is_training'] for kill in done),
+        'steps_when_last_killed': done[-1]['last_checkpoint'],
         'before_they_had_met': sum(k['exit_code'] < 0 for k in done),
         'largest_seconds_until_noticed': max(
           k['noticed_seconds'] for k in done if k['exit_code'] >= 0

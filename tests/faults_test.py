@@ -91,7 +91,10 @@ def test_worker_killed_in_a_step_changes_nothing(victim, undisturbed, tmp_path):
 
 def test_terminated_worker_stops_all_at_one_step(undisturbed, tmp_path):
   run_dir = tmp_path / 'run'
-  workers = processes.start_workers(run_dir, '--checkpoint_every=40')
+  # Told of its first step, the signal comes before the last on a busy machine.
+  workers = processes.start_workers(
+    run_dir, '--checkpoint_every=40', '--log_every=1'
+  )
   processes.wait_for((run_dir / 'metrics.csv').exists, *workers)
   began = time.time()
   workers[1].send_signal(signal.SIGTERM)
@@ -102,7 +105,7 @@ def test_terminated_worker_stops_all_at_one_step(undisturbed, tmp_path):
     assert code == 0, output
     assert 'the same command goes on from there' in output
   step = weights(run_dir)['model/step/.ATTRIBUTES/VARIABLE_VALUE']
-  assert 10 <= step < 40
+  assert 1 <= step < 40
   for code, output in processes.finish(*processes.start_workers(run_dir)):
     assert code == 0, output
   assert_same(run_dir, undisturbed)

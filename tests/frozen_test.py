@@ -44,7 +44,8 @@ def test_cut_network_is_the_network(name, layer, shape):
   backbone = harness.calibrated(name)
   backbone.freeze_until(layer)
   images = tf.constant(_images(3))
-  before = backbone.feature_map(images)
+  # In graphs, as the prefix is: eager kernels round in another way.
+  before = tf.function(backbone.feature_map)(images)
   # It tells images from each other, or any two halves would do.
   assert np.std(before, axis=0).mean() > 1e-3
   weights = [w.name for w in backbone.weights]
@@ -53,10 +54,9 @@ def test_cut_network_is_the_network(name, layer, shape):
   stored = backbone.prefix(images)
   assert stored.shape == (3, *shape)
   assert backbone.is_stored(stored) and not backbone.is_stored(images)
-  # Kernels of some processors round a graph of two halves apart by 2e-5.
-  atol = 1e-4 * np.abs(before).max()
+  atol = 1e-5 * np.abs(before).max()
   for inputs in (stored, images):
-    joined = backbone.feature_map(inputs)
+    joined = tf.function(backbone.feature_map)(inputs)
     np.testing.assert_allclose(joined, before, rtol=1e-5, atol=atol)
   assert [w.name for w in backbone.weights] == weights
   assert len(backbone.trainable_weights) == trainable > 0

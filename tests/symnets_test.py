@@ -184,6 +184,6 @@ def test_recipe_for_office_is_the_paper_s():
 
 def test_solves_the_toy_problem():
   run = harness.toy('symnets')
-  run.train(300)
+  run.train(run.settings.steps)
   assert run.accuracy('source') > 0.95
   assert run.accuracy('target') > 0.9

@@ -527,6 +527,14 @@ def _for_adaptation(network):
   return network
 
 
+# They train from random weights; the others begin with those of ImageNet.
+FROM_RANDOM_WEIGHTS = (
+  'dann_mnist',
+  'dann_mnist_domain_norm',
+  'dann_svhn',
+  'dann_gtsrb',
+  'four_conv',
+)
 _BACKBONES = {
   function.__name__: function
   for function in [

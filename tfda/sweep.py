@@ -4,8 +4,10 @@ The values are drawn by scikit-learn (ParameterGrid, ParameterSampler); each
 trial is a process of its own, as TensorFlow does not share one.
 """
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -97,7 +99,7 @@ def name_of(trial):
   return f'{name[:_NAME_LENGTH]}-{hashlib.sha1(name.encode()).hexdigest()[:8]}'
 
 
-def run(commands, jobs):
+def run(commands, jobs, watch=None):
   """Runs processes, at most `jobs` at a time, each with its share of the cores.
 
   Where this is interrupted, those that run are asked to stop (SIGTERM), and
@@ -106,6 +108,8 @@ def run(commands, jobs):
   Args:
     commands: {name of a log file: words of a command}.
     jobs: at least 1.
+    watch: is called several times a second with the log files of those that
+      run.
 
   Yields:
     (the log file, the exit code) of each as it ends.
@@ -131,6 +135,8 @@ def run(commands, jobs):
             env=environment,
           )
       time.sleep(_POLL_SECONDS)
+      if watch:
+        watch(list(running))
       for path, process in list(running.items()):
         if process.poll() is not None:
           yield path, running.pop(path).returncode
@@ -139,6 +145,80 @@ def run(commands, jobs):
       process.terminate()
     for process in running.values():
       process.wait()
+
+
+def fitting(count, jobs=None):
+  """How many of `count` processes run at a time: one a core if not said."""
+  return max(1, min(count, jobs or os.cpu_count() or 1))
+
+
+@contextlib.contextmanager
+def interruptible():
+  """Ctrl-C and SIGTERM end the block, and what `run` started in it.
+
+  Raises:
+    Interrupted: one of them came; the runs have written their checkpoints.
+  """
+  # Ctrl-C too: a job in the background of a shell begins without.
+  names = (signal.SIGINT, signal.SIGTERM)
+  previous = [signal.signal(name, signal.default_int_handler) for name in names]
+  try:
+    yield
+  except KeyboardInterrupt:
+    raise errors.Interrupted(
+      'stopped; the same command goes on from there', 130
+    ) from None
+  finally:
+    for name, handler in zip(names, previous):
+      signal.signal(name, handler)
+
+
+def each(settings, jobs, tools='tools', tool='train', watch=None):
+  """Runs a tool on all settings, or goes on with those that are not finished.
+
+  Beside every run directory are then its flag file and its log, PATH.flags and
+  PATH.log.
+
+  Args:
+    settings: {run directory: text of its flag file}.
+    jobs: processes at a time.
+    tools: the package of the tools.
+    tool: which of them.
+    watch: as of `run`, with run directories.
+
+  Yields:
+    (run directory, None or why it is not finished) of each that ends.
+  """
+  commands = {}
+  for path, text in settings.items():
+    if run_directory.RunDirectory(path).finished():
+      continue
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    run_directory.write(f'{path}.flags', text)
+    commands[f'{path}.log'] = [
+      *(sys.executable, '-m', f'{tools}.{tool}', f'--flagfile={path}.flags')
+    ]
+
+  def watched(logs):
+    watch([_of_log(log) for log in logs])
+
+  ended = run(commands, jobs, watch and watched)
+  with contextlib.closing(ended):  # An interruption here stops them too.
+    for log, code in ended:
+      yield _of_log(log), _failure(log, code)
+
+
+def _of_log(log):
+  return log[: -len('.log')]
+
+
+def _failure(log, code):
+  """Why the run of a log is not finished; None if it is."""
+  if not code and run_directory.RunDirectory(_of_log(log)).finished():
+    return None
+  with open(log, encoding='utf-8', errors='replace') as file:
+    (last,) = file.read().splitlines()[-1:] or ['no word']
+  return f'{last}; all of it: {log}'
 
 
 def train(settings, jobs, tools='tools', say=print):
@@ -156,28 +236,15 @@ def train(settings, jobs, tools='tools', say=print):
   Raises:
     RunError: none was finished.
   """
-  commands = {}
-  for path, text in settings.items():
-    if run_directory.RunDirectory(path).finished():
-      continue
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    run_directory.write(f'{path}.flags', text)
-    commands[f'{path}.log'] = [
-      *(sys.executable, '-m', f'{tools}.train', f'--flagfile={path}.flags')
-    ]
-  done = len(settings) - len(commands)
-  for log, code in run(commands, jobs):
+
+  def finished():
+    return [p for p in settings if run_directory.RunDirectory(p).finished()]
+
+  done = len(finished())
+  for path, failure in each(settings, jobs, tools):
     done += 1
-    state = 'finished'
-    if code:
-      with open(log, encoding='utf-8', errors='replace') as file:
-        (last,) = file.read().splitlines()[-1:] or ['no word']
-      state = f'failed ({last}; all of it: {log})'
-    path = log[: -len('.log')]
+    state = f'failed ({failure})' if failure else 'finished'
     say(f'{done} of {len(settings)}: {os.path.basename(path)} {state}')
-  finished = [
-    path for path in settings if run_directory.RunDirectory(path).finished()
-  ]
-  if not finished:
+  if not finished():
     raise errors.RunError('no trial was finished')
-  return finished
+  return finished()

@@ -13,10 +13,9 @@ was interrupted, and with more --trials adds some. No target label is read.
 
 import dataclasses
 import os
-import signal
 from typing import Optional
 
-from tfda import errors, flag_config
+from tfda import flag_config
 from tfda.settings import check, setting
 
 
@@ -73,18 +72,10 @@ def main(arguments):
     one, config, _, _ = flag_config.parse_experiment(words, **_beside())
     texts[path] = flag_config.text(one, config)
 
-  jobs = min(len(trials), settings.jobs or os.cpu_count() or 1)
+  jobs = sweep.fitting(len(trials), settings.jobs)
   print(f'{len(trials)} trials, {jobs} at a time, in {folder}', flush=True)
-  # As Ctrl-C: the trials write their checkpoints before this ends.
-  previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-  try:
+  with sweep.interruptible():
     finished = sweep.train(texts, jobs, __package__)
-  except KeyboardInterrupt:
-    raise errors.Interrupted(
-      'stopped; the same command goes on from there', 130
-    ) from None
-  finally:
-    signal.signal(signal.SIGTERM, previous)
   choice = groups['choice']
   ranked = selection.rank(finished, **dataclasses.asdict(choice))
   print(selection.table(choice.validator, ranked))

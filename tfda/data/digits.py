@@ -134,23 +134,9 @@ def _bsds500(split, data_dir, reading):
   Returns:
     (photographs uint8 [H, W, 3]; ((path, reason), ...) of those skipped).
   """
-  archive = os.path.join(data_dir, 'bsds500_photos.zip')
-  folders = ('train', 'val') if split == 'train' else ('test',)
-  for root in ('bsds500', os.path.join('BSDS500', 'data', 'images')):
-    paths = [
-      path
-      for folder in folders
-      for path in sorted(
-        glob.glob(os.path.join(glob.escape(data_dir), root, folder, '*.jpg'))
-      )
-    ]
-    if paths:
-      return _photographs(zip(paths, paths), reading)
-  if not os.path.isfile(archive):
-    raise errors.UsageError(
-      f'mnist_m: needs the photographs of BSDS500 as {data_dir}/bsds500/'
-      f'{{train,val,test}}/*.jpg or {archive}; neither is there'
-    )
+  folders, paths, archive = _bsds500_files(split, data_dir)
+  if paths:
+    return _photographs(zip(paths, paths), reading)
   with layouts.refusing(archive), zipfile.ZipFile(archive) as photographs:
     names = [
       name
@@ -166,6 +152,31 @@ def _bsds500(split, data_dir, reading):
       ((f'{archive}: {name}', photographs.open(name)) for name in names),
       reading,
     )
+
+
+def _bsds500_files(split, data_dir):
+  """(folders of the split, paths of files in them, the archive if no files)."""
+  archive = os.path.join(data_dir, 'bsds500_photos.zip')
+  folders = ('train', 'val') if split == 'train' else ('test',)
+  for root in ('bsds500', os.path.join('BSDS500', 'data', 'images')):
+    paths = [
+      path
+      for folder in folders
+      for path in sorted(
+        glob.glob(os.path.join(glob.escape(data_dir), root, folder, '*.jpg'))
+      )
+    ]
+    if paths:
+      return folders, paths, None
+  if not os.path.isfile(archive):
+    raise errors.UsageError(
+      f'mnist_m: needs the photographs of BSDS500 as {data_dir}/bsds500/'
+      f'{{train,val,test}}/*.jpg or {archive}; neither is there'
+    )
+  return folders, [], archive
+
+
+_blended_mnist.needs = _bsds500_files  # For layouts.check_present.
 
 
 def _photographs(named, reading):

@@ -17,6 +17,7 @@ from tfda.data import (
   files,
   folders,
   images,
+  layouts,
   prepared,
   signs,
   storage,
@@ -148,6 +149,19 @@ def load(name, split, image_size, data_dir=None, reading=None):
     pixels = np.concatenate(chunks)
   labels = labels.astype(np.int32)
   return Domain(name, split, pixels, labels, class_names, skipped=skipped)
+
+
+def check_present(name, data_dir=None):
+  """Raises UsageError, as `load`, if files of a domain are missing.
+
+  No image is read, so that what is there may yet be broken.
+  """
+  for split in SPLITS:
+    for prefix, (lister, _) in folders.LISTERS.items():
+      if name.startswith(prefix):
+        lister(name[len(prefix) :], split, data_dir)
+    if name in _READERS:
+      layouts.check_present(_READERS[name][0], split, data_dir)
 
 
 def _of_files(name, split, listing, image_size, reading):

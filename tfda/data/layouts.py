@@ -44,6 +44,27 @@ def readers(data_sets):
 
 
 def _read(name, layouts, origin, split, data_dir, image_size, reading):
+  reader, paths = _found(name, layouts, origin, split, data_dir)
+  return reader(paths, split, image_size, reading)
+
+
+def check_present(reader, split, data_dir):
+  """Raises UsageError if there are no files for a reader; reads none.
+
+  Args:
+    reader: of `readers`; another needs no files.
+    split: 'train' or 'test'.
+    data_dir: --data_dir.
+  """
+  if isinstance(reader, functools.partial) and reader.func is _read:
+    of_layout, paths = _found(*reader.args, split, data_dir)
+    needs = getattr(of_layout, 'needs', None)
+    if needs:
+      needs(split, os.path.dirname(paths[0]))
+
+
+def _found(name, layouts, origin, split, data_dir):
+  """(the reader of the first layout that is there, paths of the split)."""
   data_dir = files.data_dir(name, data_dir)
   index = files.SPLITS.index(split)
   wanted = []
@@ -54,7 +75,7 @@ def _read(name, layouts, origin, split, data_dir, image_size, reading):
     ]
     wanted.append(os.path.join(data_dir, patterns[index]))
     if found[index]:
-      return reader(found[index], split, image_size, reading)
+      return reader, found[index]
     if found[1 - index]:
       raise errors.UsageError(
         f'{name}: {wanted[-1]} is missing; {found[1 - index][0]} is there'

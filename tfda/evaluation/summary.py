@@ -80,7 +80,7 @@ def table(pair, results='results'):
   ]
   rows = []
   for name, runs in _runs(pair, results).items():
-    target = _targets(runs)
+    target = targets(runs)
     cells = [
       f'[{name}](flags/{pair}/{name}.flags)',
       str(runs[0]['steps']),
@@ -113,14 +113,14 @@ def comparison(pairs, results='results', partial=False):
   }
   rows, means = [], {}
   for name in shared:
-    targets = [_targets(runs[name]) for runs in of_pair]
-    means[name] = mean = np.mean([np.mean(target) for target in targets])
-    seeds = sorted({len(target) for target in targets})
+    found = [targets(runs[name]) for runs in of_pair]
+    means[name] = mean = np.mean([np.mean(target) for target in found])
+    seeds = sorted({len(target) for target in found})
     cells = [
       f'[{name}](flags/{pairs[0]}/{name}.flags)',
       str(of_pair[0][name][0]['steps']),
       '-'.join(map(str, seeds)),
-      *map(_percent, targets),
+      *map(_percent, found),
       _percent([mean]),
     ]
     rows.append((mean, name, cells))
@@ -151,8 +151,11 @@ def _runs(pair, results):
   return runs
 
 
-def _targets(runs):
-  """Accuracies; of VisDA-2017, as in its papers, their means over classes."""
+def targets(runs):
+  """Accuracies on the target, of dicts of results.json.
+
+  Of VisDA-2017, as in its papers, their means over classes.
+  """
 
   def measured(run):
     if not run.get('source', '').startswith('visda2017'):
@@ -193,8 +196,20 @@ def fill_in(document, results='results'):
     marks = match.group(0).splitlines()
     return f'{marks[0]}\n{made}\n{marks[-1]}'
 
+  def copied(match):
+    path = os.path.join(results, f'{match.group(1)}.md')
+    if not os.path.isfile(path):
+      raise errors.UsageError(f'{path}: no such table, for {document}')
+    with open(path, encoding='utf-8') as file:
+      lines = [line for line in file if line.startswith('|')]
+    marks = match.group(0).splitlines()
+    return f'{marks[0]}\n{"".join(lines)}{marks[-1]}'
+
   with open(document, encoding='utf-8') as file:
     text = file.read()
+  text = re.sub(
+    r'<!-- table: (\S+) -->\n.*?<!-- end -->', copied, text, flags=re.DOTALL
+  )
   return re.sub(
     r'<!-- (partial )?results: (.+?) -->\n.*?<!-- end -->',
     filled,
