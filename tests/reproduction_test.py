@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from tests import tiny_run
-from tfda import errors, methods, reproduction
+from tfda import errors, methods, published_tables, reproduction
 from tfda.data import catalogue, domains
-from tfda.evaluation import summary
+from tfda.evaluation import reproduced, summary
 from tools import reproduce as tool
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -103,7 +103,7 @@ def pretended(toy, monkeypatch):
 
 
 def _states(options=None):
-  definition = reproduction.load(TOY)
+  definition = published_tables.load(TOY)
   options = options or reproduction.Settings()
   runs = reproduction.plan(TOY, definition, options)
   return {place: run.state for place, run in runs.items()}
@@ -126,7 +126,7 @@ def test_settings_of_a_table_have_places_of_their_own(toy):
   ]
   _define({**DEFINITION, 'seeds': 1, 'rows': rows, 'settings': {'steps': 7}})
   runs = reproduction.plan(
-    TOY, reproduction.load(TOY), reproduction.Settings(runs_dir='r')
+    TOY, published_tables.load(TOY), reproduction.Settings(runs_dir='r')
   )
   place = 'toy/one/optdigits2optdigits_m/dann'
   assert list(runs) == [f'{place}/seed0', f'{place},momentum=0.5/seed0']
@@ -137,7 +137,7 @@ def test_settings_of_a_table_have_places_of_their_own(toy):
   # Another table of the same settings shares the runs.
   _define({**DEFINITION, 'settings': {'steps': 7}, 'runs': TOY}, 'toy/two')
   two = reproduction.plan(
-    'toy/two', reproduction.load('toy/two'), reproduction.Settings()
+    'toy/two', published_tables.load('toy/two'), reproduction.Settings()
   )
   assert f'{place}/seed0' in two
 
@@ -232,8 +232,8 @@ def test_curve_is_the_error_over_steps(pretended, monkeypatch, capsys):
   _define({**DEFINITION, 'curve': True})
   assert tiny_run.call(tool, monkeypatch, TOY) == 0
   capsys.readouterr()
-  none, dann = reproduction._errors_over_steps(
-    TOY, reproduction.load(TOY), reproduction.Settings()
+  none, dann = reproduced._errors_over_steps(
+    TOY, published_tables.load(TOY), reproduction.Settings()
   )
   assert (none[0], dann[0]) == ('none', 'DANN')
   # Targets of the seeds are 0.7 and 0.8, 0.6 and 0.7, 0.5 and 0.6.
@@ -253,8 +253,8 @@ def test_mean_is_over_the_columns_of_a_seed(pretended, monkeypatch, capsys):
   capsys.readouterr()
   # One seed of one column is lost: the mean has the other.
   os.remove('results/a2b/dann/seed1/results.json')
-  record = reproduction.measure(
-    TOY, reproduction.load(TOY), reproduction.Settings()
+  record = reproduced.measure(
+    TOY, published_tables.load(TOY), reproduction.Settings()
   )
   first, second, mean = record['rows'][0]['cells']
   assert (first['ours']['mean'], second['ours']['mean']) == (55.0, 50.0)
@@ -263,7 +263,7 @@ def test_mean_is_over_the_columns_of_a_seed(pretended, monkeypatch, capsys):
   assert [cell['ours'] for cell in record['rows'][1]['cells'][::2]] == [
     None
   ] * 2
-  page = reproduction.as_markdown(record).splitlines()
+  page = reproduced.as_markdown(record).splitlines()
   assert '| DANN | ours | 55.00 ± 7.07 | 50.00 | 50.00 | 1-2 |' in page
   assert '|  | difference | +54.00 |  | +0.00 |  |' in page
 
@@ -275,16 +275,16 @@ def test_class_is_a_column_and_visda_a_mean_over_classes(toy):
     'oracle': {'target_accuracy': 0.95},
     'per_class_accuracy': {'target': {'car': 1.0, 'bus': 0.5}},
   }
-  values = reproduction._values(results, [], '.', 'bus')
+  values = reproduced._values(results, [], '.', 'bus')
   assert values == {'ours': 50.0}
-  assert reproduction._values(results, [], '.', None) == {'ours': 75.0}
+  assert reproduced._values(results, [], '.', None) == {'ours': 75.0}
 
 
 def test_published_texts_have_numbers():
-  assert reproduction.numbers('57.49 / 52.25') == [57.49, 52.25]
-  assert reproduction.numbers('94.3 ± 0.3') == [94.3]
-  assert reproduction.numbers('very low') == [None]
-  assert reproduction.numbers('') == []
+  assert published_tables.numbers('57.49 / 52.25') == [57.49, 52.25]
+  assert published_tables.numbers('94.3 ± 0.3') == [94.3]
+  assert published_tables.numbers('very low') == [None]
+  assert published_tables.numbers('') == []
 
 
 def test_dry_run_lists_and_writes_nothing(toy, monkeypatch, capsys):
@@ -316,7 +316,7 @@ def test_dry_run_lists_and_writes_nothing(toy, monkeypatch, capsys):
   assert sorted(os.listdir()) == ['data', 'flags']
   # With weights, which those of digits do not get.
   options = reproduction.Settings(data_dir='data', backbone_weights='w.h5')
-  runs = reproduction.plan(TOY, reproduction.load(TOY), options)
+  runs = reproduction.plan(TOY, published_tables.load(TOY), options)
   weights = {
     run.place.split('/')[0]: run.experiment.backbone_weights
     for run in runs.values()
@@ -336,7 +336,7 @@ def test_what_reads_a_translation_waits_for_it(toy):
   }
   columns = [{'pair': 'mnist_sample2mnist_m_sample', 'title': 'sample'}]
   _define({**DEFINITION, 'columns': columns, 'rows': [row], 'seeds': 1})
-  definition, options = reproduction.load(TOY), reproduction.Settings()
+  definition, options = published_tables.load(TOY), reproduction.Settings()
   made, reads = reproduction.plan(TOY, definition, options).values()
   assert (made.tool, reads.tool) == ('translate', 'train')
   assert reads.needs == made.place
@@ -393,7 +393,7 @@ def test_interruption_stops_the_runs_with_checkpoints(pretended):
 def test_time_left_is_that_of_the_steps(toy):
   runs = list(
     reproduction.plan(
-      TOY, reproduction.load(TOY), reproduction.Settings(seeds=1)
+      TOY, published_tables.load(TOY), reproduction.Settings(seeds=1)
     ).values()
   )
   now, said = [0.0], []
@@ -485,12 +485,12 @@ def in_root(monkeypatch):
 
 def test_definitions_are_those_of_the_flag_files(in_root):
   parsed, compared, used = {}, 0, set()
-  for name in reproduction.names():
-    definition = reproduction.load(name)
+  for name in published_tables.names():
+    definition = published_tables.load(name)
     columns = len(definition['columns']) + bool(definition.get('mean'))
     paper = re.match(r'.*? \d{4}', definition['title'])
     for row, cells in zip(
-      definition['rows'], reproduction.cells(name, definition)
+      definition['rows'], published_tables.cells(name, definition)
     ):
       assert set(row) <= {
         'label', 'flags', 'settings', 'translation', 'published',
@@ -510,7 +510,7 @@ def test_definitions_are_those_of_the_flag_files(in_root):
         assert cell.translation is None or os.path.exists(cell.translation)
         key = cell.flags, cell.words
         if key not in parsed:
-          parsed[key] = reproduction.parse(cell, reproduction.Settings())[0]
+          parsed[key] = published_tables.parse(cell, reproduction.Settings())[0]
         experiment = parsed[key]
         assert experiment.method == _method_of(name, cell.label), where
         source, target = experiment.source, experiment.target
@@ -542,10 +542,10 @@ def _read(path):
 
 
 def test_every_method_is_a_baseline(in_root):
-  definition = reproduction.load('baselines/digits')
+  definition = published_tables.load('baselines/digits')
   found = {
-    reproduction.parse(cell, reproduction.Settings())[0].method
-    for (cell,) in reproduction.cells('baselines/digits', definition)
+    published_tables.parse(cell, reproduction.Settings())[0].method
+    for (cell,) in published_tables.cells('baselines/digits', definition)
   }
   assert found == set(methods.names())
   assert definition['settings']['steps'] == 3000
@@ -554,17 +554,17 @@ def test_every_method_is_a_baseline(in_root):
 def test_committed_tables_are_those_of_the_committed_figures(in_root):
   """Whose definition, too, has not changed since."""
   found = []
-  for name in reproduction.names():
+  for name in published_tables.names():
     path = os.path.join('results', f'{name}.json')
     if not os.path.exists(path):
       continue
     record = json.loads(_read(path))
     options = reproduction.Settings(seeds=record['seeds'])
-    made = reproduction.measure(name, reproduction.load(name), options)
+    made = reproduced.measure(name, published_tables.load(name), options)
     made['command'] = record['command']
     assert made == record, name
     page = os.path.join('results', f'{name}.md')
-    assert reproduction.as_markdown(made) == _read(page), name
+    assert reproduced.as_markdown(made) == _read(page), name
     found.append(name)
   assert {'dann/table1', 'tada/ablation_icons'} <= set(found)
 

@@ -21,12 +21,12 @@ def parser():
 
 
 def main(arguments):
-  from tfda import reproduction, sweep
+  from tfda import published_tables, reproduction, sweep
 
   groups, words = parser().parse(arguments)
   if len(words) != 1:
     raise errors.UsageError(
-      f'one table is needed; there are: {", ".join(reproduction.names())}'
+      f'one table is needed; there are: {", ".join(published_tables.names())}'
     )
   with sweep.interruptible():
     reproduction.reproduce(words[0], groups['reproduce'], __package__)
