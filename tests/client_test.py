@@ -149,6 +149,19 @@ def test_a_file_that_the_server_refuses_is_named(
 
 
 @pytest.mark.parametrize('protocol', PROTOCOLS)
+@pytest.mark.parametrize('number', [1, 40])
+def test_a_bad_image_of_another_request_is_blamed_on_no_file(
+  protocol, number, server, folder, expected
+):
+  """Where a server makes one batch of the requests of several clients."""
+  text = f'image [{number}] of the request cannot be read: no whole JPEG or PNG'
+  server.model.failures = [(grpc.StatusCode.INVALID_ARGUMENT, text)]
+  check(client.predict([folder], settings(server, protocol)), expected)
+  # The three of the request that failed came again, each alone.
+  assert sorted(server.model.sizes) in ([1, 1, 1, 1, 3], [1, 3, 3])
+
+
+@pytest.mark.parametrize('protocol', PROTOCOLS)
 def test_deadline_ends_the_waiting(protocol, server, folder):
   server.model.delay = 1.0
   start = time.monotonic()
@@ -225,6 +238,20 @@ def test_tool_writes_csv_and_json(
     (['--model=parts'], 'no images; name files or folders'),
     (['--model=parts', '{folder}/no'], '{folder}/no: no such file or folder'),
     (['--model=parts', '--deadline=0', '{folder}'], '--deadline=0.0 is below'),
+    *(
+      (
+        ['--model=parts', f'--server={server}', '{folder}'],
+        f'--server={server}: not HOST:PORT, as localhost:8500',
+      )
+      for server in (
+        '',
+        'host',
+        'http://host:1',
+        'a b:1',
+        'host:0',
+        'host:65536',
+      )
+    ),
     (['--model=parts', '--protocol=soap', 'x'], '--protocol=soap: there are:'),
   ],
 )

@@ -67,6 +67,15 @@ def kinds():
     yield name, encoded(picture(), 'jpeg', exif=changed)
   words = b'Exif\0\0 is in no segment'
   yield 'a comment', encoded(picture(), 'jpeg', comment=words)
+  # Before the Exif data: segments that are shorter than its name, and padding.
+  sideways = encoded(picture(), 'jpeg', exif=exif(6))
+  for name, segment in {
+    'an empty comment': b'\xff\xfe\0\x02',
+    'a short comment': b'\xff\xfe\0\x05abc',
+    'a restart interval': b'\xff\xdd\0\x04\0\0',
+    'a padded marker': b'\xff\xff\xff',
+  }.items():
+    yield f'Exif behind {name}', sideways[:2] + segment + sideways[2:]
   palette = picture().quantize(4)
   yield 'palette', encoded(palette, 'png', transparency=b'\0\x80\xff\x10')
   for mode in ('RGB', 'L'):
@@ -92,6 +101,18 @@ def test_orientation_is_found_behind_other_segments(decode):
   np.testing.assert_array_equal(decode([moved]), decode([sideways]))
   upright = encoded(picture(), 'jpeg')
   assert (decode([moved]).numpy() != decode([upright]).numpy()).any()
+
+
+def test_so_many_parts_that_none_has_them_for_good_are_refused(decode):
+  sideways = encoded(picture(), 'jpeg', exif=exif(6))
+  comment = b'\xff\xfe\0\x02'
+
+  def made(count):
+    return sideways[:2] + count * comment + sideways[2:]
+
+  np.testing.assert_array_equal(decode([made(2000)]), decode([sideways]))
+  with pytest.raises(tf.errors.InvalidArgumentError, match=r'image \[1\] of'):
+    decode([sideways, made(decoding._PARTS)])
 
 
 def test_transparency_over_black_is_rounded_as_pillow_does():

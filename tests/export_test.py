@@ -264,6 +264,15 @@ def test_a_line_says_what_the_temperature_is_of(tmp_path):
   )
   _, line = export._calibration(run, applied=False)
   assert line.endswith(': divides no logits (--calibrate)')
+  # Where there are labels of the target: whether it helps there.
+  target = {'error': 0.25, 'error_scaled': 0.375}
+  results['calibration']['oracle_target'] = target
+  run_directory.write(run.results, json.dumps(results))
+  _, line = export._calibration(run, applied=True)
+  assert line.endswith(
+    ': divides the logits; the calibration error on the target (oracle) is '
+    '25.00% without, 37.50% with it'
+  )
 
 
 @pytest.mark.slow
@@ -277,7 +286,7 @@ def test_calibrated_export_passes_the_gate(
   more = *more, f'--compare={run_dir}'  # As good as itself.
   assert tiny_run.call(export_tool, monkeypatch, *words, *more) == 0
   told = capsys.readouterr().err
-  assert ': divides the logits' in told and 'checked on 64' in told
+  assert ': divides the logits; ' in told and 'checked on 64' in told
   assert 'classes are predicted hardly ever' in told  # Of three steps.
   assert 'negative transfer was not looked for' not in told
   assert calibration(out / '1')['applied'] is True
@@ -293,16 +302,22 @@ def test_calibrated_export_passes_the_gate(
 
 
 def test_tool_prints_the_version_and_how_to_use_it(
-  run_dir, tmp_path, monkeypatch, capsys
+  tmp_path, monkeypatch, capsys
 ):
   monkeypatch.chdir(tmp_path)
-  words = f'--run_dir={run_dir}', '--out=served'
+  asked = []
+  monkeypatch.setattr(
+    export, 'export', lambda *given: asked.append(given) or 'served/1'
+  )
+  words = '--run_dir=run', '--out=served', '--keep=3', '--calibrate'
   assert tiny_run.call(export_tool, monkeypatch, *words) == 0
   path, served, predicted = capsys.readouterr().out.splitlines()
   assert path == os.path.join('served', '1')
   assert served.startswith('serve: tensorflow_model_server ')
   assert served.endswith(f'--model_base_path={tmp_path}/served')
   assert '-m tools.predict --model=served/1 ' in predicted
+  settings = export.Settings('run', 'served', keep=3, calibrate=True)
+  assert asked == [('run', 'served', settings)]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a written model must pass before it is published, and the refusals."""
 
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -157,6 +158,7 @@ def runs(tmp_path):
     }
     results = {'source': 's', 'target': target, 'validators': validators}
     (path / 'results.json').write_text(json.dumps(results))
+    (path / 'classes.json').write_text('["a", "b"]')
     return str(path)
 
   return make
@@ -240,22 +242,54 @@ def test_reference_without_the_data_is_the_saved_images(restored, monkeypatch):
     gate.reference(unfinished, experiment, model, 2000)
 
 
+@pytest.fixture
+def served(tmp_path):
+  """A folder with a version that is served."""
+  (tmp_path / 'parts' / '1').mkdir(parents=True)
+  (tmp_path / 'parts' / '1' / 'saved_model.pb').write_text('old')
+  yield tmp_path / 'parts'
+  found = sorted(path.name for path in (tmp_path / 'parts').rglob('*'))
+  assert found == ['1', 'saved_model.pb']
+
+
+@pytest.mark.slow
 def test_what_is_refused_is_not_published(
-  run_dir, tmp_path, monkeypatch, capsys
+  run_dir, tmp_path, served, monkeypatch, capsys
 ):
-  """A model of another run's evaluation, in the whole way through the tool."""
-  copy, out = tmp_path / 'run', tmp_path / 'parts'
+  """In the whole way through the tool, beside what is served and without."""
+  copy, out = tmp_path / 'run', tmp_path / 'new'
   shutil.copytree(run_dir, copy)
+  words = f'--run_dir={copy}', f'--out={served}', '--checked_images=64'
+  more = (*words, '--min_accuracy=0.99')
+  assert tiny_run.call(export_tool, monkeypatch, *more) == 1
+  assert 'is below --min_accuracy=0.99; nothing' in capsys.readouterr().err
+  # A model of another run's evaluation.
   with np.load(copy / 'evaluation.npz') as saved:
     arrays = dict(saved)
   arrays['target_logits'] = arrays['target_logits'][::-1]
   np.savez(copy / 'evaluation.npz', **arrays)
-  words = f'--run_dir={copy}', f'--out={out}'
-  assert tiny_run.call(export_tool, monkeypatch, *words) == 1
-  assert 'error: the written model differs from the run' in (
-    capsys.readouterr().err
-  )
+  for folder in (served, out):
+    words = f'--run_dir={copy}', f'--out={folder}'
+    assert tiny_run.call(export_tool, monkeypatch, *words) == 1
+    assert 'error: the written model differs from the run' in (
+      capsys.readouterr().err
+    )
   assert not out.exists()
+
+
+def test_what_lost_against_the_source_alone_is_not_published(
+  runs, served, monkeypatch, capsys
+):
+  adapted, plain = runs('adapted', 0.9, 1.2), runs('plain', 0.9, 1.5)
+  words = f'--run_dir={adapted}', f'--out={served}', f'--compare={plain}'
+  assert tiny_run.call(export_tool, monkeypatch, *words) == 1
+  told = capsys.readouterr().err
+  assert told.startswith('error: negative transfer: ') and '--force' in told
+  assert told.count('\n') == 1
+  # By force it goes on, and is told of all the same; this run has no weights.
+  assert tiny_run.call(export_tool, monkeypatch, *words, '--force') == 2
+  told = capsys.readouterr().err
+  assert 'negative transfer: ' not in told and 'not compared image' in told
 
 
 def test_a_process_that_fails_says_why(tmp_path):
@@ -283,6 +317,50 @@ def test_versions_are_whole_and_the_highest_are_kept(tmp_path):
   with pytest.raises(ZeroDivisionError), versions.writing(out):
     _ = 1 / 0
   assert sorted(os.listdir(out), key=int) == ['10', '11', '12']
+
+
+def write_version(out, name):
+  with versions.writing(out) as temporary:
+    assert os.listdir(temporary) == []
+    written = os.path.join(temporary, 'model')
+    os.mkdir(written)
+    with open(os.path.join(written, name), 'w') as file:
+      file.write(name)
+    return versions.publish(written, out)
+
+
+def test_what_a_killed_export_left_is_in_no_version(tmp_path, monkeypatch):
+  """Nor in the way, with the same process number: in containers all are 1."""
+  monkeypatch.setattr(os, 'getpid', lambda: 1)
+  for name in ('.writing-1/model', '.removing-1-1', '.removing-1'):
+    left = tmp_path / name
+    left.mkdir(parents=True)
+    (left / 'stale').write_text('')
+  paths = [write_version(str(tmp_path), f'file{i}') for i in range(2)]
+  assert [os.listdir(path) for path in paths] == [['file0'], ['file1']]
+  assert versions.prune(str(tmp_path), 1) == [1]
+  assert versions.numbers(str(tmp_path)) == [2]
+
+
+def test_exports_at_the_same_time_take_different_numbers(tmp_path, monkeypatch):
+  monkeypatch.setattr(os, 'getpid', lambda: 1)
+  count = 8
+  at_once = threading.Barrier(count, timeout=20.0)
+  publish = versions.publish
+
+  def wait_and_publish(written, out):
+    at_once.wait()
+    return publish(written, out)
+
+  monkeypatch.setattr(versions, 'publish', wait_and_publish)
+  with concurrent.futures.ThreadPoolExecutor(count) as pool:
+    paths = list(
+      pool.map(lambda i: write_version(str(tmp_path), str(i)), range(count))
+    )
+  assert sorted(os.listdir(tmp_path)) == [str(i + 1) for i in range(count)]
+  assert [os.listdir(path) for path in paths] == [
+    [str(i)] for i in range(count)
+  ]
 
 
 def test_a_reader_never_sees_half_a_version(tmp_path):

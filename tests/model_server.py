@@ -33,7 +33,8 @@ class Model:
   """The model, by the name `parts`, version 1.
 
   Attributes:
-    failures: gRPC status codes with which the next requests fail, in order.
+    failures: gRPC status codes with which the next requests fail, in order, or
+      (code, text).
     delay: seconds before an answer.
     requests: how many there were.
     sizes: of the batches that were answered.
@@ -46,7 +47,11 @@ class Model:
   def answer(self, name, version, signature, inputs):
     self.requests += 1
     if self.failures:
-      raise Failure(self.failures.pop(0), 'told to fail')
+      failure = self.failures.pop(0)
+      told = (
+        failure if isinstance(failure, tuple) else (failure, 'told to fail')
+      )
+      raise Failure(*told)
     if name != 'parts' or version not in (None, 1):
       raise Failure(grpc.StatusCode.NOT_FOUND, NOT_FOUND.format(name))
     if self.delay:

@@ -65,7 +65,10 @@ def server_class(name):
     )
   )
   found = pool.FindMessageTypeByName(f'tensorflow.serving.{name}')
-  return message_factory.GetMessageClass(found)
+  if hasattr(message_factory, 'GetMessageClass'):
+    return message_factory.GetMessageClass(found)
+  # Before protobuf 4, as tensorflow-metadata asks for on Python 3.9 and 3.10.
+  return message_factory.MessageFactory(pool).GetPrototype(found)
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from tfda.serving import classifier, decoding, inputs
 from tfda.settings import check, setting
 
 _SIGNATURE = 'serving_bytes'
+_ADDRESS = re.compile(r'(?:[^\s:/@?#\[\]]+|\[[\da-fA-F:.]+\]):(\d{1,5})')
+_BAD_IMAGE = re.compile(r'image \[(\d+)[^]]*\] of the request (.+)')
 _BAR_FROM = 10  # Batches; fewer are done before a bar is read.
 _AS_IS = (b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n')
 # What may be over soon: a server that starts, or whose queue is full.
@@ -63,6 +65,11 @@ class Settings:
     check(self)
     if not self.model:
       raise errors.UsageError("--model=NAME is needed, the server's")
+    address = _ADDRESS.fullmatch(self.server)
+    if not address or not 0 < int(address.group(1)) < 2**16:
+      raise errors.UsageError(
+        f'--server={self.server}: not HOST:PORT, as localhost:8500'
+      )
 
 
 class _Failure(Exception):
@@ -110,7 +117,10 @@ def predict(paths, settings, progress=False):
 
 
 def _ask(call, paths, settings):
-  """One request, with retries; (labels, probabilities) of its files."""
+  """One request, with retries; (labels, probabilities) of its files.
+
+  Where a bad file is told of, more requests, to be sure which.
+  """
   files = [_content(path) for path in paths]
   end = time.monotonic() + settings.deadline
   wait, retries = settings.first_wait, settings.retries
@@ -118,6 +128,9 @@ def _ask(call, paths, settings):
     try:
       return call(files, max(end - time.monotonic(), 1e-3))
     except _Failure as failure:
+      named = _named(failure)
+      if named is not None and len(paths) > 1:
+        return _ask_each(call, paths, settings, named)
       # Not all clients at the same time.
       pause = wait * random.uniform(0.5, 1.0)
       in_time = time.monotonic() + pause < end
@@ -125,6 +138,25 @@ def _ask(call, paths, settings):
         raise _error(failure, paths, settings) from failure
     time.sleep(pause)
     wait, retries = 2 * wait, retries - 1
+
+
+def _ask_each(call, paths, settings, first):
+  """As `_ask`, each file alone, that of the number `first` first.
+
+  A server that makes one batch of several requests counts the images of that,
+  and refuses them all for a bad one.
+  """
+  order = sorted(range(len(paths)), key=lambda i: i != first)
+  answers = {i: _ask(call, [paths[i]], settings) for i in order}
+  labels, probabilities = zip(*(answers[i] for i in range(len(paths))))
+  return sum(labels, []), np.concatenate(probabilities)
+
+
+def _named(failure):
+  """The number of the image that a server refused; None for anything else."""
+  found = _BAD_IMAGE.match(decoding.reason(str(failure)))
+  refused = failure.code == 'INVALID_ARGUMENT'
+  return int(found.group(1)) if refused and found else None
 
 
 def _content(path):
@@ -149,10 +181,9 @@ def _error(failure, paths, settings):
   """The error of one line that a failure is to a user."""
   server, text = settings.server, decoding.reason(str(failure))
   if failure.code == 'INVALID_ARGUMENT':
-    found = re.match(r'image \[(\d+)[^]]*\] of the request (.+)', text)
-    if found and int(found.group(1)) < len(paths):
-      path = paths[int(found.group(1))]
-      return errors.UsageError(f'{path}: refused by {server}: {found.group(2)}')
+    if _named(failure) == 0:
+      why = _BAD_IMAGE.match(text).group(2)
+      return errors.UsageError(f'{paths[0]}: refused by {server}: {why}')
     return errors.UsageError(f'{server}: refuses the request: {text}')
   if failure.code == 'NOT_FOUND':
     version = (

@@ -5,7 +5,8 @@ scale for each output channel; a SavedModel computes in float32 from them, in
 TFLite the products of `dynamic_range` are of 8 bits too. TFLite and ONNX files
 take `images` float32 [B, R, R, 3] in 0..255 of the side that the model reads
 and give `probabilities` [B, C]; labels.txt and calibration.json (module.py) are
-beside them.
+beside them. Who wants probabilities p calibrated that are not takes the softmax
+of ln p / T, which is that of logits / T.
 """
 
 import os

@@ -4,8 +4,9 @@ JPEG and PNG, of any kind: grey, palette, CMYK and transparent images become RGB
 (transparency over black), a photograph that was taken sideways is turned
 upright, 16 bits of grey are scaled to 8. What is known to differ: an
 orientation that stands in XMP alone is not seen, one in damaged Exif data may
-be; TensorFlow refuses some damaged files that Pillow reads; CMYK and
-progressive JPEGs that lack a part may be one level of 255 from Pillow's.
+be; TensorFlow refuses some damaged files that Pillow reads, and files with Exif
+data behind more than `_PARTS` others are refused; CMYK and progressive JPEGs
+that lack a part may be one level of 255 from Pillow's.
 """
 
 import functools
@@ -17,6 +18,9 @@ from tfda.data import images as image_files
 
 # So many files of a request are decoded at a time.
 _PARALLEL = 8
+# Segments or chunks that are looked through for Exif data, in about a second. A
+# PNG file of 128 MB has so many, a JPEG hundreds; bad ones may have millions.
+_PARTS = 2**14
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 _ORIENTATION = 0x0112  # The tag in Exif's first directory.
 _EXIF = b'Exif\0\0'
@@ -230,13 +234,17 @@ def _jpeg_exif(file):
     return tf.equal(found, b'') & tf.not_equal(data.number(place, 2), 0xFFDA)
 
   def step(place, found):
-    length = data.number(place + 2, 2)
-    content = _part(file, place + 4, length - 2)
-    is_exif = tf.equal(data.number(place, 2), 0xFFE1) & tf.equal(
-      _part(content, 0, len(_EXIF)), _EXIF
+    marker, length = data.number(place, 2), data.number(place + 2, 2)
+    begun = place + 4 + len(_EXIF)
+    exif = _part(file, begun, tf.maximum(place + 2 + length - begun, 0))
+    is_exif = tf.equal(marker, 0xFFE1) & tf.equal(
+      _part(file, place + 4, len(_EXIF)), _EXIF
     )
-    exif = _part(content, len(_EXIF), length)
-    return place + 2 + length, tf.where(is_exif, exif, found)
+    # Before a marker there may be any number of 0xFF (ITU-T T.81, B.1.1.2).
+    next_place = tf.where(
+      tf.equal(marker, 0xFFFF), place + 1, place + 2 + length
+    )
+    return next_place, tf.where(is_exif, exif, found)
 
   return _search(2, is_on, step)
 
@@ -259,8 +267,12 @@ def _png_chunk(file, kind):
 
 
 def _search(start, is_on, step):
-  """What a way through a file's parts finds."""
-  return tf.while_loop(is_on, step, (tf.constant(start, tf.int64), b''))[1]
+  """What a way through a file's parts finds; an error where it has no end."""
+  begin = tf.constant(start, tf.int64), b''
+  end = tf.while_loop(is_on, step, begin, maximum_iterations=_PARTS)
+  ended = tf.debugging.Assert(tf.logical_not(is_on(*end)), ['too many parts'])
+  with tf.control_dependencies([ended]):
+    return tf.identity(end[1])
 
 
 def _has(file, word):

@@ -185,9 +185,11 @@ def export(run_dir, out=None, settings=None):
 def _calibration(run, applied):
   """Returns a run's module.Calibration, and a line about it."""
   temperature, reason, seen = None, 'it is not finished', False
+  target = None
   if run.finished():
     results = run.read_results()
-    temperature = results.get('calibration', {}).get('temperature')
+    measured = results.get('calibration', {})
+    temperature, target = map(measured.get, ('temperature', 'oracle_target'))
     seen = results.get('transductive', {}).get('source', False)
     # Of a run of long ago nothing was measured.
     reason = (
@@ -203,9 +205,17 @@ def _calibration(run, applied):
     return module.Calibration(), f'no temperature for calibration: {reason}'
   where = ', on images that it was trained on' if seen else ''
   does = 'divides the logits' if applied else 'divides no logits (--calibrate)'
+  effect = ''
+  if target:
+    before, after = (f'{target[k]:.2%}' for k in ('error', 'error_scaled'))
+    effect = (
+      f'; the calibration error on the target (oracle) is {before} without, '
+      f'{after} with it'
+    )
   return (
     module.Calibration(temperature, applied),
-    f'temperature {temperature:.4g}, fitted on the source{where}: {does}',
+    f'temperature {temperature:.4g}, fitted on the source{where}: {does}'
+    f'{effect}',
   )
 
 

@@ -20,7 +20,10 @@ which dividing logits fits the labels of the source's test images best
 `scores` are the softmax of the logits as they are, and who wants them
 calibrated takes that of `logits` / T. An export with `--calibrate` does so
 itself, "applied": true. `logits`, the labels and their order are the same
-either way. Images of another domain may be worse off with T than without.
+either way. Images of another domain may be worse off with T than without, above
+all where the source's test images are those of training, which make T small
+(results/README.md); `tools.export` says what is known of it. T is of the
+source's own statistics where a network has some of each domain.
 
 What a model infers besides logits and features has a signature of its name that
 gives it too: `attention` of TADA, float32 [B, h, w], one weight a region.

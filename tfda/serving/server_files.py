@@ -25,7 +25,8 @@ model_config_list {
   'batching_parameters.txt': """\
 # tensorflow_model_server --enable_batching --batching_parameters_file: text of
 # BatchingParameters. Requests of several clients then are one batch, in which a
-# bad image is an error of all of them, and its number counts in that batch.
+# bad image is an error of all of them, and its number counts in that batch;
+# tools.client then asks for each of its images alone.
 max_batch_size { value: 64 }
 batch_timeout_micros { value: 2000 }
 max_enqueued_batches { value: 100 }

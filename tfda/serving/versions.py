@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import tempfile
 
 from tfda import errors
 
@@ -42,11 +43,11 @@ def writing(out):
   Raises:
     UsageError: `out` cannot be written to.
   """
-  # TF Serving looks at numbers only, so not at this one.
-  temporary = os.path.join(out, f'.writing-{os.getpid()}')
   made = not os.path.exists(out)
   try:
-    os.makedirs(temporary, exist_ok=True)
+    if made:
+      os.makedirs(out, exist_ok=True)
+    temporary = _new_folder(out, 'writing')
   except OSError as error:
     raise errors.UsageError(
       f'--out={out}: cannot be written: {error.strerror}'
@@ -91,10 +92,19 @@ def prune(out, keep):
   old = sorted(numbers(out))[:-keep]
   for number in old:
     # Renamed first: a server never sees half of one.
-    gone = os.path.join(out, f'.removing-{os.getpid()}-{number}')
-    os.rename(os.path.join(out, str(number)), gone)
+    gone = _new_folder(out, 'removing')
+    os.rename(os.path.join(out, str(number)), os.path.join(gone, str(number)))
     shutil.rmtree(gone)
   return old
+
+
+def _new_folder(out, what):
+  """An empty folder that no other process has, nor one that was killed had.
+
+  Numbers of processes are no names: in containers all are 1. TF Serving looks
+  at numbers only, so not at this one.
+  """
+  return tempfile.mkdtemp(prefix=f'.{what}-', dir=out)
 
 
 def _sync(path):
