@@ -25,10 +25,10 @@ from tests import processes
 from tfda import checkpoints, run_directory
 
 _KILLS = 100
-_STEPS = 15_000
+_STEPS = 5_000
 _START = 10.0  # Seconds from the start to a kill in it, at most.
 _TRAINING = 2.0  # Seconds from the first new checkpoint to a kill, at most.
-_GRACE = 15.0  # Seconds in which the other is to notice.
+_GRACE = 8.0  # Seconds in which the other is to notice.
 
 
 def _workers(run_dir):
