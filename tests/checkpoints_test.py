@@ -93,3 +93,32 @@ def test_all_damaged_is_an_error_of_one_line(run):
     os.truncate(os.path.join(run.checkpoints, f'ckpt-{step}.index'), 10)
   with pytest.raises(errors.UsageError, match='ckpt-1: .* cannot be read'):
     weight_after_restoring(run)
+
+
+@pytest.mark.parametrize(
+  'error, raised',
+  [
+    (
+      tf.errors.ResourceExhaustedError(None, None, 'ckpt-3; No space left'),
+      errors.RunError,
+    ),
+    # The disk is not to blame.
+    (
+      tf.errors.UnavailableError(
+        None, None, 'Collective ops is aborted by: Connection reset by peer'
+      ),
+      tf.errors.UnavailableError,
+    ),
+  ],
+)
+def test_lost_worker_is_not_taken_for_a_full_disk(
+  run, error, raised, monkeypatch
+):
+  made, _ = saved(run, [1])
+
+  def fail(checkpoint_number):
+    raise error
+
+  monkeypatch.setattr(made._manager, 'save', fail)
+  with pytest.raises(raised):
+    made.save(3)

@@ -62,10 +62,14 @@ class Checkpoints:
 
     Raises:
       RunError: it could not be written.
+      OpError: another worker was lost; see distribution.Workers.together.
     """
     try:
       self._manager.save(checkpoint_number=step)
     except (OSError, tf.errors.OpError) as error:
+      # What is saved of several workers is summed over them before.
+      if 'Collective ops is aborted' in str(error):
+        raise
       raise errors.RunError(
         f'the checkpoint of step {step} could not be written to '
         f'{self.folder}: {str(error).splitlines()[0]}; the one before is kept'
