@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfda import backbones, experiment, methods
 from tfda.data import domains, pipeline, task, translated
+from tfda.layers import preprocessing
 
 SIZE = 8
 
@@ -85,6 +86,22 @@ def calibrated(name, size=32):
   for norm, momentum in zip(norms, momenta):
     norm.momentum = momentum
   return backbone
+
+
+def normalised(image_size):
+  """A small backbone with batch normalisation, as those of libraries have."""
+  layers = tf.keras.layers
+  inputs = x = layers.Input([image_size, image_size, 3])
+  x = layers.Conv2D(4, 3, 2, padding='same', name='conv1')(x)
+  x = layers.BatchNormalization(name='norm')(x)
+  x = layers.ReLU(name='relu')(x)
+  x = layers.Conv2D(6, 3, padding='same', name='conv2')(x)
+  return backbones.Backbone(
+    backbones._for_adaptation(tf.keras.Model(inputs, x)),
+    preprocessing.Normalise(),
+    pooling='flatten',
+    measures_mean=True,
+  )
 
 
 # Settings of methods whose widths cost seconds here and show nothing.
@@ -264,13 +281,16 @@ class Run:
       first, until = int(self.model.step.numpy()), min(end, last)
       if first < until:
         if phase is not self.phase:
-          self.phase = phase
-          with self.strategy.scope():
-            self.model.begin_phase(phase, start)
+          self._begin(phase, start)
         self._train(first, until, traced)
       start = end
     means = self.model.averages.result()
     return {name: float(mean) for name, mean in means.items()}
+
+  def _begin(self, phase, start):
+    self.phase = phase
+    with self.strategy.scope():
+      self.model.begin_phase(phase, start)
 
   def _train(self, first, last, traced):
     def batches(context, streams=self.model.streams):

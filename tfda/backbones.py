@@ -524,6 +524,8 @@ def _for_adaptation(network):
     layer.momentum = 0.9
     if several:  # The fused kernel knows one replica's part alone.
       layer.fused, layer.synchronized = False, True
+    else:  # Its moving variance, alone, would be n / (n - 1) times as large.
+      layer._bessels_correction_test_only = False
   return network
 
 
