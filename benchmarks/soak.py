@@ -5,10 +5,10 @@ r"""A run of two workers, one of whom is killed again and again.
 Each time a worker at random gets SIGKILL at a random moment: every fourth time
 of its start, else of the seconds after both have trained again, however long
 the start takes on this machine. When the other has noticed, both start again.
-One that still waits for the other to begin notices nothing: after a while it is
-killed too, as tools.launch does. In the end they finish, and their weights are
-compared with those of an undisturbed run. A soak that was interrupted goes on
-in the same folder.
+One that has not within _GRACE seconds, as it still waits for the other to begin
+or for TensorFlow's heartbeat, is killed too, as by tools.launch. In the end they
+finish, and their weights are compared with those of an undisturbed run. A soak
+that was interrupted goes on in the same folder.
 """
 
 import json
@@ -74,6 +74,13 @@ def _kill_one(run_dir, number):
   }
 
 
+def _killed_too(done, is_training):
+  """How many kills of this kind the other had not noticed in time."""
+  return sum(
+    k['exit_code'] < 0 and k['is_training'] is is_training for k in done
+  )
+
+
 def _largest_difference(one, other):
   """Of all numbers in the last checkpoints of two runs, but for the clock."""
   readers = [tf.train.load_checkpoint(_last(path)[0]) for path in (one, other)]
@@ -109,13 +116,14 @@ def main():
   print(
     json.dumps(
       {
-        'commit': run_directory.commit(),
+        'commit': run_directory.RunDirectory(soaked).read_results()['commit'],
         'steps': _STEPS,
         'kills': len(done),
         'kills_of_the_chief': sum(kill['worker'] == 0 for kill in done),
         'kills_in_training': sum(kill['is_training'] for kill in done),
         'steps_when_last_killed': done[-1]['last_checkpoint'],
-        'before_they_had_met': sum(k['exit_code'] < 0 for k in done),
+        'other_killed_too_in_start': _killed_too(done, False),
+        'other_killed_too_in_training': _killed_too(done, True),
         'largest_seconds_until_noticed': max(
           k['noticed_seconds'] for k in done if k['exit_code'] >= 0
         ),

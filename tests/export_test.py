@@ -1,6 +1,7 @@
 """The SavedModel: its numbers, what is in it, and how it is published."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import tensorflow as tf
 from tests import tiny_run
 from tfda import errors, run_directory
 from tfda.data import images as image_files
-from tfda.serving import export, module, restore
+from tfda.serving import export, loading, module, restore
 from tools import export as export_tool
 
 
@@ -340,3 +341,20 @@ def test_tool_refuses_in_one_line(
   words = [word.format(**names) for word in words]
   assert tiny_run.call(export_tool, monkeypatch, *words) == 2
   assert capsys.readouterr().err == f'error: {message.format(**names)}\n'
+
+
+def test_a_load_says_nothing_of_gradients(model, tmp_path, caplog):
+  path = export.save(model, list('0123456789'), str(tmp_path))
+  logger = logging.getLogger('absl')
+  logger.addHandler(caplog.handler)
+  try:
+    caplog.clear()
+    tf.saved_model.load(path)
+    assert 'unsaved custom gradients' in caplog.text  # Without ours.
+    caplog.clear()
+    loading.load(path)
+    assert 'gradients' not in caplog.text
+    logger.warning('of unsaved custom gradients')
+    assert 'of unsaved' in caplog.text  # Only while it loads.
+  finally:
+    logger.removeHandler(caplog.handler)

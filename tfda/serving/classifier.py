@@ -11,7 +11,7 @@ import tqdm
 
 from tfda import errors
 from tfda.data import images as image_files
-from tfda.serving import decoding, inputs, restore, versions
+from tfda.serving import decoding, inputs, loading, restore, versions
 
 _BAR_FROM = 10  # Batches; fewer are done before a bar is read.
 
@@ -133,7 +133,7 @@ def _of_run(path):
 
 def _of_export(path):
   try:
-    module = tf.saved_model.load(path)
+    module = loading.load(path)
     size = int(module.image_size())
     labels = os.path.join(path, 'assets', 'labels.txt')
     with open(labels, encoding='utf-8') as file:

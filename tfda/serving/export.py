@@ -13,6 +13,7 @@ from tfda.data import files
 from tfda.serving import (
   compact,
   gate,
+  loading,
   module,
   restore,
   server_files,
@@ -307,7 +308,7 @@ def _check(model, written):
   images = np.random.default_rng(0).uniform(0.0, 255.0, shape)
   images = tf.constant(images, tf.float32)
   expected = model.infer(model.prepare(images))
-  loaded = tf.saved_model.load(written)
+  loaded = loading.load(written)
   for serve in loaded.signatures.values():
     specs = serve.structured_input_signature[1]
     if 'images' not in specs or specs['images'].dtype != tf.float32:
