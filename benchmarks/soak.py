@@ -6,9 +6,9 @@ Each time a worker at random gets SIGKILL at a random moment: every fourth time
 of its start, else of the seconds after both have trained again, however long
 the start takes on this machine. When the other has noticed, both start again.
 One that has not within _GRACE seconds, as it still waits for the other to begin
-or for TensorFlow's heartbeat, is killed too, as by tools.launch. In the end they
-finish, and their weights are compared with those of an undisturbed run. A soak
-that was interrupted goes on in the same folder.
+or for TensorFlow's heartbeat, is killed too, as by tools.launch. In the end
+they finish, and their weights are compared with those of an undisturbed run. A
+soak that was interrupted goes on in the same folder.
 """
 
 import json
